@@ -1,0 +1,1 @@
+"""Everything the agent does; it never imports api."""

@@ -1,0 +1,1 @@
+"""Edges to this machine that several parts share."""

@@ -1,0 +1,1 @@
+"""Trying a release before it is production."""

@@ -1,0 +1,1 @@
+"""Things that say "look now"; a trigger never decides."""

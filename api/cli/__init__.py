@@ -1,0 +1,1 @@
+"""The hostmend command, one file per group."""
