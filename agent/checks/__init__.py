@@ -1,0 +1,7 @@
+"""The check types: one file each, all in one visible dict."""
+
+from __future__ import annotations
+
+from agent.checks.check import CheckType
+
+CHECKS: dict[str, CheckType] = {}

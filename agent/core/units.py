@@ -1,0 +1,33 @@
+"""Durations and sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `500ms`, `10s`, `1m30s`, `2h`, `7d`, `1w`. Raises ValueError with the way out."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not a duration: write a number and a unit, such as 500ms, 10s, 5m, 2h or 7d"
+        )
+    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+
+
+def format_duration(seconds: float) -> str:
+    """A duration for people, at most two units: `0.3 s`, `12 s`, `4 min 5 s`, `2 h 10 min`, `3 d 4 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s" if seconds >= 0.05 else f"{seconds * 1000:.0f} ms"
+    whole = round(seconds)
+    parts = [
+        (whole // 86400, "d"),
+        (whole % 86400 // 3600, "h"),
+        (whole % 3600 // 60, "min"),
+        (whole % 60, "s"),
+    ]
+    first = next(i for i, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
