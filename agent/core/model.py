@@ -43,7 +43,7 @@ class Finding:
     facts: Mapping[str, str] = field(default_factory=dict)
     #: When the subject came into this condition, where the host itself knows it.
     since: Instant | None = None
-    #: An operator wants it like this (a stopped service): it is not a failure, and not to be mended.
+    #: An operator wants it like this (a stopped service): not a failure, and not to be mended.
     intended: bool = False
     #: The subject is on its way somewhere (a unit still starting); empty when it is not.
     transition: str = ""
@@ -122,6 +122,11 @@ class Changes(StrEnum):
     FILES = "files"
     #: Never ended but by an operator's explicit cancel.
     DATA = "data"
+
+    @property
+    def outlives_its_time(self) -> bool:
+        """Whether a run goes on past its timeout and without the agent."""
+        return self is Changes.DATA
 
 
 class Risk(StrEnum):
@@ -282,24 +287,30 @@ class Incident:
     resolved_by: ResolvedBy | None = None
     #: One sentence on why the present state was entered.
     why: str = ""
-    #: The last looks while pending, True for failing; at most `Confirm.of`.
-    recent: tuple[bool, ...] = ()
+    #: When its first failing look began, and when its latest look ended.
+    seen: Instant
+    look_ended: Instant
+    #: What its last looks said, oldest first; at most `Confirm.of`.
+    recent: tuple[Status, ...] = ()
+    #: Since when it passes without a doubt in between. None while it does not.
+    passing_since: Instant | None = None
+    #: Since when looks cannot tell. None while they can.
+    unclear_since: Instant | None = None
     #: Its run that is alive, or the last one.
     run: str | None = None
     #: When that run ended: only looks begun later can prove it.
     run_ended: Instant | None = None
+    #: The run that a look proved, while that proof stands.
+    healed_by: str | None = None
     #: While it fails: since when. None while it passes.
     failing_since: Instant | None = None
     #: Seconds of failing that are over.
     downtime: Seconds = 0.0
     #: Since when it has been critical and held; None when it is not.
     held_since: Instant | None = None
-    #: The state of the ladder for humans: steps an operator refused.
+    #: Steps an operator refused.
     rejected: tuple[str, ...] = ()
     approval: Approval | None = None
-    #: A step was asked for: which, and until when the question stands.
-    asked: str = ""
-    asked_at: Instant | None = None
     #: Escalated: when the ladder may be tried again, and how often it was since.
     retry_at: Instant | None = None
     retries: int = 0
@@ -489,6 +500,8 @@ class Policy:
     act_alone_up_to: Risk = Risk.LOW
     #: Runs that hostmend starts by itself within any hour.
     runs_per_hour: int = 6
+    #: The hour of `runs_per_hour`.
+    budget_window: Seconds = 3600.0
     #: Runs alive at once, each with a lock of its own.
     slots: int = 1
     #: Attempts of a fingerprint are counted over this.
@@ -500,6 +513,8 @@ class Policy:
     storm_at: int = 5
     storm_window: Seconds = 60.0
     group_wait: Seconds = 10.0
+    #: A finding older than this is looked at again before a run.
+    fresh_for: Seconds = 30.0
     #: A held critical speaks after this.
     held_after: Seconds = 180.0
     #: Longest time that an upstream problem holds its dependants.
@@ -620,6 +635,8 @@ class Decision:
     """What follows from one event. `host`, `runs` and `notices` are saved in one transaction."""
 
     host: Host
+    #: Incidents that ended with nothing left to say: final, and no longer part of `host`.
+    ended: tuple[Incident, ...] = ()
     transitions: tuple[Transition, ...] = ()
     #: New runs, in state `planned`.
     runs: tuple[Run, ...] = ()

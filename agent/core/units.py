@@ -13,13 +13,13 @@ def parse_duration(text: str) -> float:
     """Seconds of `500ms`, `10s`, `1m30s`, `2h`, `7d`, `1w`. Raises ValueError with the way out."""
     if not _DURATION.fullmatch(text):
         raise ValueError(
-            f"{text!r} is not a duration: write a number and a unit, such as 500ms, 10s, 5m, 2h or 7d"
+            f"{text!r} is not a duration: write a number and a unit, such as 500ms, 10s, 5m or 2h"
         )
     return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for people, at most two units: `0.3 s`, `12 s`, `4 min 5 s`, `2 h 10 min`, `3 d 4 h`."""
+    """A duration for people, at most two units: `0.3 s`, `12 s`, `4 min 5 s`, `3 d 4 h`."""
     if seconds < 10:
         return f"{seconds:.1f} s" if seconds >= 0.05 else f"{seconds * 1000:.0f} ms"
     whole = round(seconds)
