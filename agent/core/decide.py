@@ -368,7 +368,8 @@ def _approve(desk: _Desk, order: Ordered) -> None:
         by=order.by,
         until=desk.now + desk.policy.approval_for,
     )
-    desk.put(replace(incident, approval=approval))
+    retry_at = None if incident.retry_at is None else desk.now
+    desk.put(replace(incident, approval=approval, retry_at=retry_at))
 
 
 def _reject(desk: _Desk, order: Ordered) -> None:
@@ -663,7 +664,7 @@ def _looks_due(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[tupl
     last, pace = incident.look_ended, min(check.every, _SOON)
     due: list[tuple[str, Instant]] = []
     match incident.state:
-        case State.PENDING if incident.finding.failing or Status.CRITICAL in incident.recent:
+        case State.PENDING if {Status.WARNING, Status.CRITICAL} & set(incident.recent):
             due.append((check.name, last + pace))
             due += [(name, desk.now) for name in _unseen_upstream(desk, incident)]
         case State.VERIFYING:

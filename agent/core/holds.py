@@ -226,10 +226,10 @@ def _gates_of_upstream(
                 detail = f"{other.check} is suspected too"
                 yield Held(hold=Hold.LOOKING_UPSTREAM, detail=detail, until=limit)
             continue
-        until = (other.opened or other.began) + policy.inhibit_for
-        if now < until:
+        over = (other.opened or other.began) + policy.inhibit_for
+        if now < over:
             detail = f"{other.check} fails and this depends on it (incident {other.id})"
-            yield Held(hold=Hold.INHIBITED, detail=detail, until=until)
+            yield Held(hold=Hold.INHIBITED, detail=detail, until=over)
     stale = stale_checks(incident, check, host, policy, now)
     if stale and (incident.check in stale or now < limit):
         detail = f"{', '.join(sorted(stale))} must be looked at before acting"

@@ -118,10 +118,10 @@ def _of_life(
             return
     explained = storm or (held is not None and held.hold in _EXPLAINED)
     if not explained and opened_due(incident, policy) <= now and not _opened_said(incident):
-        keys = [f"opened:{incident.finding.status.value}"]
+        told = [f"opened:{incident.finding.status.value}"]
         if held is not None and incident.critical:
-            keys.append(f"held:{held.hold.value}")
-        yield Say(reason=Reason.OPENED, keys=tuple(keys), details=hold)
+            told.append(f"held:{held.hold.value}")
+        yield Say(reason=Reason.OPENED, keys=tuple(told), details=hold)
         return
     spoke_up = {"approval", "escalated"} & set(said)
     if held and incident.held_since is not None and not spoke_up and not storm:

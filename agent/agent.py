@@ -1,0 +1,210 @@
+"""The facade: everything that a way in from outside may ask of the agent, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from agent.core.model import (
+    Evidence,
+    Finding,
+    Held,
+    Incident,
+    Instant,
+    Notice,
+    Pause,
+    Run,
+    Silence,
+    Storm,
+    Transition,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page(Generic[T]):
+    """A part of a list, newest first."""
+
+    items: tuple[T, ...]
+    #: Pass it as `before` for the next part; None at the end.
+    next: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentStatus:
+    """How the agent itself is."""
+
+    version: str
+    host: str
+    started: Instant
+    now: Instant
+    #: The worst status of any check: ok, warning, critical, unknown.
+    worst: str
+    checks_count: Mapping[str, int]
+    incidents: tuple[Incident, ...]
+    #: Why each of them has no run now.
+    holds: Mapping[str, Held]
+    runs_alive: tuple[Run, ...]
+    notices_due: int
+    paused: Pause | None
+    storm: Storm | None
+    silences: tuple[Silence, ...]
+    #: What cannot be watched here, and why.
+    missing: Mapping[str, str]
+    #: What is wrong with the agent itself, in words: a rejected configuration, a broken remedy.
+    problems: tuple[str, ...]
+    config_path: str
+    config_loaded: Instant
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckStatus:
+    """One configured check and what its last look saw."""
+
+    name: str
+    type: str
+    every: float
+    depends_on: tuple[str, ...]
+    ladder: tuple[str, ...]
+    mode: str
+    labels: Mapping[str, str]
+    #: None: not looked at yet.
+    looked: Instant | None
+    took: float | None
+    findings: tuple[Finding, ...]
+    #: The look itself broke: what it said.
+    broken: str
+    #: The worst of the findings; `unknown` when there is none yet.
+    status: str
+    incidents: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceItem:
+    """Evidence of an incident, from `before` or `after`."""
+
+    when: str
+    taken: Instant
+    evidence: Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncidentStory:
+    """An incident with everything known of it."""
+
+    incident: Incident
+    held: Held | None
+    transitions: tuple[Transition, ...]
+    runs: tuple[Run, ...]
+    notices: tuple[Notice, ...]
+    evidence: tuple[EvidenceItem, ...]
+    #: Seconds of failing so far.
+    downtime: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Every gate between an incident and its next step."""
+
+    incident: Incident
+    #: The remedy that would be next, and its options; empty when there is none.
+    remedy: str
+    options: Mapping[str, Any]
+    #: Empty: nothing holds it. The first is the hold that is shown elsewhere.
+    gates: tuple[Held, ...]
+    #: Attempts of each step so far, as `remedy: tried of allowed`.
+    attempts: Mapping[str, str]
+    #: Automatic runs within the hour, and how many are allowed.
+    budget: tuple[int, int]
+    #: The sentence for people: what happens next, and when.
+    next: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemedyInfo:
+    """A remedy on offer, without its files."""
+
+    name: str
+    summary: str
+    path: str
+    risk: str
+    changes: str
+    timeout: float
+    handles: Mapping[str, tuple[str, ...]]
+    #: Option -> its description as written: type, required, default, choices, description.
+    options: Mapping[str, Mapping[str, Any]]
+    digest: str
+    #: The digest of the shipped remedy that this one replaces, if any.
+    replaces: str | None
+    #: Checks whose ladder names it.
+    used_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveEvent:
+    """Something that happened, for those who watch."""
+
+    id: int
+    at: Instant
+    #: look | incident | run | task | notice | agent
+    kind: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class AgentFacade(Protocol):
+    """What `api/` sees. `Agent` below is it; tests may hand in their own.
+
+    Every method raises errors from `agent.errors` only: NotFound, Invalid, Conflict, Unavailable.
+    Lists are newest first; `before` is an id that the page ends before.
+    """
+
+    def status(self) -> AgentStatus: ...
+    def checks(self) -> tuple[CheckStatus, ...]: ...
+    def check(self, name: str) -> CheckStatus: ...
+    async def look(self, name: str) -> CheckStatus:
+        """Looks now, and answers with what that look saw."""
+        ...
+
+    async def incidents(
+        self,
+        *,
+        live: bool | None = None,
+        check: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> Page[Incident]: ...
+    async def incident(self, incident_id: str) -> IncidentStory: ...
+    async def explain(self, incident_id: str) -> Explanation: ...
+    async def acknowledge(self, incident_id: str, *, by: str) -> Incident: ...
+    async def approve(self, incident_id: str, *, by: str, digest: str = "") -> Incident: ...
+    async def reject(self, incident_id: str, *, by: str) -> Incident: ...
+    async def retry(self, incident_id: str, *, by: str) -> Incident: ...
+    async def close(self, incident_id: str, *, by: str) -> Incident: ...
+    async def pause(self, *, by: str, seconds: float | None = None, why: str = "") -> None: ...
+    async def resume(self, *, by: str) -> None: ...
+    def remedies(self) -> tuple[RemedyInfo, ...]: ...
+    def remedy(self, name: str) -> RemedyInfo: ...
+    async def run_remedy(
+        self, name: str, options: Mapping[str, Any], *, preview: bool, by: str
+    ) -> Run: ...
+    async def runs(
+        self, *, limit: int = 50, before: str | None = None, incident: str | None = None
+    ) -> Page[Run]: ...
+    async def run(self, run_id: str) -> Run: ...
+    async def run_events(self, run_id: str, *, after: int = 0) -> tuple[Mapping[str, Any], ...]:
+        """The run's task events so far, each with a `number` counted from 1."""
+        ...
+
+    async def cancel_run(self, run_id: str, *, by: str) -> Run: ...
+    async def notices(
+        self, *, limit: int = 50, before: str | None = None, state: str | None = None
+    ) -> Page[Notice]: ...
+    async def reload(self, *, by: str) -> AgentStatus:
+        """Reads the configuration again; an unusable one raises Invalid and changes nothing."""
+        ...
+
+    def events(self, *, after: int | None = None) -> AsyncIterator[LiveEvent]:
+        """What happens from now on, or since event `after` as far as it is remembered."""
+        ...
