@@ -353,6 +353,8 @@ class Notice:
     delivered: Instant | None = None
     #: What the last attempt said, secrets masked.
     error: str = ""
+    #: Its service refuses it for good: it no longer holds back later ones.
+    poisoned: bool = False
 
     @property
     def order(self) -> str:

@@ -1,0 +1,134 @@
+"""Event -> decision -> one transaction, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from agent.clock import Clock
+from agent.core.decide import decide
+from agent.core.model import Decision, Event, Host, Policy, Reconfigured, Tick
+from agent.errors import StoreError
+from agent.store.state import State
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between attempts to let time pass while the state cannot be written.
+_TRY_AGAIN = 1.0
+
+
+class Listener(Protocol):
+    """Called on the event loop after a decision was committed, in order."""
+
+    def __call__(self, event: Event, decision: Decision) -> None: ...
+
+
+class Engine:
+    """The one owner of the state. Every event passes through its single writer thread.
+
+    The host is kept in memory as the last commit left it; the file is exclusively ours, so the
+    two cannot differ.
+    """
+
+    def __init__(self, *, state: State, clock: Clock, policy: Policy, writer: Executor) -> None:
+        self._state = state
+        self._clock = clock
+        self._policy = policy
+        self._writer = writer
+        self._host = state.load_host()
+        self._listeners: list[Listener] = []
+        self._last = Decision(host=self._host)
+        self._alarm: asyncio.TimerHandle | None = None
+        self._ticking: set[asyncio.Task[None]] = set()
+
+    @property
+    def host(self) -> Host:
+        """The host as of the last commit."""
+        return self._last.host
+
+    @property
+    def last(self) -> Decision:
+        """The last decision: its holds and its wake are those in force."""
+        return self._last
+
+    @property
+    def policy(self) -> Policy:
+        return self._policy
+
+    def listen(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    async def take(self, event: Event) -> Decision:
+        """Decides on one event and commits what follows. Raises what `decide` raises, and
+        StoreError when the commit failed; then nothing has changed.
+        """
+        loop = asyncio.get_running_loop()
+        decision = await loop.run_in_executor(self._writer, self._take, event)
+        self._last = decision
+        self._set_alarm(decision)
+        for listener in self._listeners:
+            listener(event, decision)
+        return decision
+
+    async def reconfigure(self, policy: Policy) -> Decision:
+        """Takes a new policy into force from the next event on."""
+
+        def swap() -> None:
+            self._policy = policy
+
+        await asyncio.get_running_loop().run_in_executor(self._writer, swap)
+        return await self.take(Reconfigured())
+
+    async def read(self, query: Callable[[State], T]) -> T:
+        """Runs a query on the state, in turn with the decisions."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, query, self._state)
+
+    def close(self) -> None:
+        """Stops the alarm; the state itself is closed by whoever opened it."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _take(self, event: Event) -> Decision:
+        old = self._host
+        decision = decide(old, event, self._policy, self._clock.now())
+        try:
+            self._state.save(old, decision)
+        except StoreError:
+            # A failed COMMIT may have reached the disk: believe the file, keep what is only ours.
+            kept = self._state.load_host()
+            self._host = replace(
+                kept,
+                looked=old.looked,
+                transition=old.transition,
+                transition_seen=old.transition_seen,
+            )
+            raise
+        self._host = decision.host
+        return decision
+
+    def _set_alarm(self, decision: Decision) -> None:
+        self.close()
+        if decision.wake is not None:
+            delay = max(0.001, decision.wake - self._clock.now())
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._take_tick())
+        self._ticking.add(task)
+        task.add_done_callback(self._ticking.discard)
+
+    async def _take_tick(self) -> None:
+        try:
+            await self.take(Tick())
+        except StoreError as error:
+            _log.error("%s; trying again in %s s", error, _TRY_AGAIN)
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(_TRY_AGAIN, self._tick)

@@ -1,0 +1,377 @@
+"""What must survive: incidents, runs, notices, silences. One small SQLite file, one owner.
+
+`locking_mode=EXCLUSIVE` keeps a second agent out; `journal_mode=PERSIST` with both files grown in
+advance lets a commit succeed on a filesystem with 0 bytes and 0 inodes free
+(https://www.sqlite.org/pragma.html#pragma_journal_mode).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from agent.core.model import (
+    Decision,
+    Host,
+    Incident,
+    Notice,
+    NoticeState,
+    Pause,
+    Run,
+    Silence,
+    Storm,
+    Transition,
+)
+from agent.errors import StoreError
+
+#: The schema that this program writes; a newer one is refused untouched.
+SCHEMA = 1
+#: Room kept inside the file and its journal, in bytes.
+RESERVE = 4 * 1024 * 1024
+#: Ended incidents, runs and notices kept here, each.
+KEPT = 500
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE incident (id INTEGER PRIMARY KEY, live INTEGER NOT NULL, check_name TEXT NOT NULL,
+    body TEXT NOT NULL);
+CREATE INDEX incident_live ON incident (live);
+CREATE TABLE run (id INTEGER PRIMARY KEY, counted INTEGER NOT NULL, incident TEXT,
+    body TEXT NOT NULL);
+CREATE INDEX run_counted ON run (counted);
+CREATE INDEX run_incident ON run (incident);
+CREATE TABLE notice (id INTEGER PRIMARY KEY, state TEXT NOT NULL, incident TEXT,
+    body TEXT NOT NULL);
+CREATE INDEX notice_state ON notice (state);
+CREATE TABLE silence (id INTEGER PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE transition (number INTEGER PRIMARY KEY AUTOINCREMENT, incident TEXT NOT NULL,
+    body TEXT NOT NULL);
+CREATE INDEX transition_incident ON transition (incident);
+"""
+
+_INCIDENT = TypeAdapter(Incident)
+_RUN = TypeAdapter(Run)
+_NOTICE = TypeAdapter(Notice)
+_SILENCE = TypeAdapter(Silence)
+_TRANSITION = TypeAdapter(Transition)
+_STORM = TypeAdapter(Storm | None)
+_PAUSE = TypeAdapter(Pause | None)
+
+
+def number_of(item_id: str) -> int:
+    """The number in an id such as `i17`. Raises StoreError for anything else."""
+    digits = item_id[1:]
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 15:
+        raise StoreError(f"cannot read {item_id!r}: an id is a letter and a number, such as i17")
+    return int(digits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What part of a table is wanted: newest first, before an id, at most so many."""
+
+    limit: int = 50
+    before: str | None = None
+    #: Column -> value that it must have.
+    where: Mapping[str, object] | None = None
+
+
+class State:
+    """The open state file. Used by one thread only; nothing here waits for anything but the disk.
+
+    Raises StoreError when the file belongs to another agent, was written by a newer program, or
+    cannot be read or written.
+    """
+
+    def __init__(self, path: Path, *, reserve: int = RESERVE) -> None:
+        self.path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open {path}: {error}") from error
+        try:
+            self._prepare(reserve)
+        except sqlite3.Error as error:
+            self._db.close()
+            if "locked" in str(error):
+                raise StoreError(
+                    f"cannot open {path}: another agent uses it; stop that one first, "
+                    f"or give this one a state directory of its own"
+                ) from error
+            raise StoreError(f"cannot open {path}: {error}") from error
+        except StoreError:
+            self._db.close()
+            raise
+
+    def _prepare(self, reserve: int) -> None:
+        db = self._db
+        db.execute("PRAGMA busy_timeout = 0")
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA:
+            raise StoreError(
+                f"cannot open {self.path}: its schema is {version}, this program knows {SCHEMA}; "
+                f"install the newer hostmend again"
+            )
+        db.execute("PRAGMA journal_mode = PERSIST")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA temp_store = MEMORY")
+        # An exclusive lock is taken at the first write and then kept.
+        db.execute("BEGIN EXCLUSIVE")
+        if version == 0:
+            for statement in _TABLES.split(";"):
+                if statement.strip():
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA}")
+        db.execute("COMMIT")
+        if version == 0 and reserve:
+            self._reserve(reserve)
+
+    def _reserve(self, size: int) -> None:
+        """Grows the file by free pages, and the journal by having it hold them once."""
+        db, chunk = self._db, 64 * 1024
+        db.execute("CREATE TABLE reserve (body BLOB)")
+        rows = [(bytes(chunk),)] * max(1, size // chunk)
+        with self._transaction():
+            db.executemany("INSERT INTO reserve VALUES (?)", rows)
+        with self._transaction():
+            db.execute("UPDATE reserve SET body = randomblob(?)", (chunk,))
+        db.execute("DROP TABLE reserve")
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise StoreError(f"cannot write {self.path}: {error}") from error
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    # Deciding
+
+    def load_host(self) -> Host:
+        """The host as the last committed decision left it; looks and transitions start empty."""
+        meta = dict(self._rows("SELECT key, value FROM meta"))
+        return Host(
+            incidents=tuple(
+                _INCIDENT.validate_json(body)
+                for (body,) in self._rows("SELECT body FROM incident WHERE live = 1 ORDER BY id")
+            ),
+            runs=tuple(
+                _RUN.validate_json(body)
+                for (body,) in self._rows("SELECT body FROM run WHERE counted = 1 ORDER BY id")
+            ),
+            silences=tuple(
+                _SILENCE.validate_json(body)
+                for (body,) in self._rows("SELECT body FROM silence ORDER BY id")
+            ),
+            storm=_STORM.validate_json(meta.get("storm", "null")),
+            paused=_PAUSE.validate_json(meta.get("paused", "null")),
+            serial=int(meta.get("serial", "0")),
+        )
+
+    def save(self, old: Host, decision: Decision) -> bool:
+        """Makes a decision durable in one transaction; False when there was nothing to write."""
+        new = decision.host
+        incidents = _changed(old.incidents, new.incidents)
+        runs = _changed(old.runs, new.runs)
+        dropped = {run.id for run in old.runs} - {run.id for run in new.runs}
+        silences = _changed(old.silences, new.silences)
+        lifted = {s.id for s in old.silences} - {s.id for s in new.silences}
+        meta = self._changed_meta(old, new)
+        if not (
+            incidents
+            or runs
+            or dropped
+            or silences
+            or lifted
+            or meta
+            or decision.ended
+            or decision.notices
+            or decision.transitions
+        ):
+            return False
+        with self._transaction():
+            db = self._db
+            db.executemany(
+                "INSERT OR REPLACE INTO incident VALUES (?, ?, ?, ?)",
+                [
+                    (number_of(i.id), live, i.check, _INCIDENT.dump_json(i).decode())
+                    for live, group in ((1, incidents), (0, decision.ended))
+                    for i in group
+                ],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO run VALUES (?, 1, ?, ?)",
+                [(number_of(r.id), r.incident, _RUN.dump_json(r).decode()) for r in runs],
+            )
+            db.executemany(
+                "UPDATE run SET counted = 0 WHERE id = ?", [(number_of(i),) for i in dropped]
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO silence VALUES (?, ?)",
+                [(number_of(s.id), _SILENCE.dump_json(s).decode()) for s in silences],
+            )
+            db.executemany("DELETE FROM silence WHERE id = ?", [(number_of(i),) for i in lifted])
+            db.executemany(
+                "INSERT INTO notice VALUES (?, ?, ?, ?)",
+                [
+                    (
+                        number_of(n.id),
+                        n.state.value,
+                        n.incident.id if n.incident else None,
+                        _NOTICE.dump_json(n).decode(),
+                    )
+                    for n in decision.notices
+                ],
+            )
+            db.executemany(
+                "INSERT INTO transition (incident, body) VALUES (?, ?)",
+                [(t.incident, _TRANSITION.dump_json(t).decode()) for t in decision.transitions],
+            )
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
+            if decision.ended:
+                self._prune()
+        return True
+
+    def _changed_meta(self, old: Host, new: Host) -> dict[str, str]:
+        meta = {}
+        if new.storm != old.storm:
+            meta["storm"] = _STORM.dump_json(new.storm).decode()
+        if new.paused != old.paused:
+            meta["paused"] = _PAUSE.dump_json(new.paused).decode()
+        if new.serial != old.serial:
+            meta["serial"] = str(new.serial)
+        return meta
+
+    def _prune(self) -> None:
+        """Keeps the file small: what ended long ago goes, oldest first."""
+        db = self._db
+        for table, ended in (
+            ("incident", "live = 0"),
+            ("run", "counted = 0"),
+            ("notice", "state <> 'due'"),
+        ):
+            db.execute(
+                f"DELETE FROM {table} WHERE {ended} AND id <= (SELECT id FROM {table} "  # noqa: S608 - constants
+                f"WHERE {ended} ORDER BY id DESC LIMIT 1 OFFSET {KEPT})"
+            )
+        db.execute(
+            "DELETE FROM transition WHERE NOT EXISTS "
+            "(SELECT 1 FROM incident WHERE 'i' || incident.id = transition.incident)"
+        )
+
+    # Notices
+
+    def due_notices(self) -> tuple[Notice, ...]:
+        """Every notice that is neither delivered nor expired, oldest first."""
+        return tuple(
+            _NOTICE.validate_json(body)
+            for (body,) in self._rows("SELECT body FROM notice WHERE state = 'due' ORDER BY id")
+        )
+
+    def update_notice(self, notice: Notice) -> None:
+        """Records an attempt. A notice that is no longer due is left as it is."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE notice SET state = ?, body = ? WHERE id = ? AND state = 'due'",
+                (
+                    notice.state.value,
+                    _NOTICE.dump_json(notice).decode(),
+                    number_of(notice.id),
+                ),
+            )
+
+    def add_notices(self, host: Host, notices: tuple[Notice, ...]) -> None:
+        """Saves notices about the agent itself, which no event of the core brings."""
+        self.save(host, Decision(host=host, notices=notices))
+
+    # Reading
+
+    def find_incident(self, incident_id: str) -> Incident | None:
+        row = self._one("SELECT body FROM incident WHERE id = ?", number_of(incident_id))
+        return None if row is None else _INCIDENT.validate_json(row)
+
+    def find_run(self, run_id: str) -> Run | None:
+        row = self._one("SELECT body FROM run WHERE id = ?", number_of(run_id))
+        return None if row is None else _RUN.validate_json(row)
+
+    def list_incidents(self, listing: Listing) -> tuple[Incident, ...]:
+        return tuple(_INCIDENT.validate_json(body) for body in self._list("incident", listing))
+
+    def list_runs(self, listing: Listing) -> tuple[Run, ...]:
+        return tuple(_RUN.validate_json(body) for body in self._list("run", listing))
+
+    def list_notices(self, listing: Listing) -> tuple[Notice, ...]:
+        return tuple(_NOTICE.validate_json(body) for body in self._list("notice", listing))
+
+    def list_transitions(self, incident_id: str) -> tuple[Transition, ...]:
+        """Everything an incident went through, oldest first."""
+        rows = self._rows(
+            "SELECT body FROM transition WHERE incident = ? ORDER BY number", incident_id
+        )
+        return tuple(_TRANSITION.validate_json(body) for (body,) in rows)
+
+    def count_due(self) -> int:
+        """Notices that wait for delivery."""
+        rows = self._rows("SELECT count(*) FROM notice WHERE state = ?", NoticeState.DUE.value)
+        return int(next(iter(rows))[0])
+
+    def get_meta(self, key: str) -> str | None:
+        return self._one("SELECT value FROM meta WHERE key = ?", key)
+
+    def set_meta(self, key: str, value: str) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def _list(self, table: str, listing: Listing) -> Iterable[str]:
+        where, values = ["1"], []
+        for column, value in (listing.where or {}).items():
+            where.append(f"{column} = ?")
+            values.append(value)
+        if listing.before is not None:
+            where.append("id < ?")
+            values.append(number_of(listing.before))
+        sql = (
+            f"SELECT body FROM {table} WHERE {' AND '.join(where)} "  # noqa: S608 - own names
+            f"ORDER BY id DESC LIMIT ?"
+        )
+        return [body for (body,) in self._rows(sql, *values, listing.limit)]
+
+    def _one(self, sql: str, *values: object) -> str | None:
+        row = next(iter(self._rows(sql, *values)), None)
+        return None if row is None else str(row[0])
+
+    def _rows(self, sql: str, *values: object) -> list[Any]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot read {self.path}: {error}") from error
+
+
+def _changed(old: tuple[Any, ...], new: tuple[Any, ...]) -> list[Any]:
+    """Items of `new` that are not in `old` as they are; identity first, since most are the same."""
+    before = {item.id: item for item in old}
+    return [
+        item
+        for item in new
+        if (known := before.get(item.id)) is not item and (known is None or known != item)
+    ]

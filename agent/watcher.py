@@ -1,0 +1,163 @@
+"""Makes looks happen: timers, requests, a limit on how many at once, a limit on how long each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.clock import Clock
+from agent.core.model import CheckPolicy, Decision, Finding, Looked
+from agent.errors import HostmendError
+
+_log = logging.getLogger(__name__)
+
+#: Looks under way at once.
+LIMIT = 32
+
+
+@dataclass(kw_only=True)
+class _Watched:
+    """One check being watched."""
+
+    policy: CheckPolicy
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: list[asyncio.Future[Looked]] = field(default_factory=list)
+    last: Looked | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Watcher:
+    """Looks at every check in its time, and at once when asked. It decides nothing.
+
+    `look` returns a check's findings or raises; `transition` says what the whole host is doing
+    that forbids runs; `take` is handed each result. A look past its time is abandoned, never
+    waited for.
+    """
+
+    def __init__(
+        self,
+        *,
+        look: Callable[[str], Awaitable[tuple[Finding, ...]]],
+        transition: Callable[[], Awaitable[str]],
+        take: Callable[[Looked], Awaitable[Decision]],
+        clock: Clock,
+        limit: int = LIMIT,
+    ) -> None:
+        self._look = look
+        self._transition = transition
+        self._take = take
+        self._clock = clock
+        self._slots = asyncio.Semaphore(limit)
+        self._checks: dict[str, _Watched] = {}
+        self._abandoned: set[asyncio.Future[Any]] = set()
+
+    def watch(self, checks: Mapping[str, CheckPolicy]) -> None:
+        """Watches exactly these checks from now on; those that did not change are left alone."""
+        for name in [n for n in self._checks if checks.get(n) != self._checks[n].policy]:
+            self._stop(self._checks.pop(name))
+        for name, policy in checks.items():
+            if name not in self._checks:
+                watched = _Watched(policy=policy)
+                watched.task = asyncio.get_running_loop().create_task(self._keep_looking(watched))
+                self._checks[name] = watched
+
+    def request(self, names: Iterable[str]) -> None:
+        """Asks for a look that begins from now on. Unknown names are ignored: they may be gone."""
+        for name in names:
+            if name in self._checks:
+                self._checks[name].wanted.set()
+
+    async def look_now(self, name: str) -> Looked:
+        """Looks at one check now, and returns what that look saw once it was decided on."""
+        watched = self._checks[name]
+        answer: asyncio.Future[Looked] = asyncio.get_running_loop().create_future()
+        watched.waiting.append(answer)
+        watched.wanted.set()
+        return await answer
+
+    def last(self, name: str) -> Looked | None:
+        """The last look of a check, if there was one."""
+        watched = self._checks.get(name)
+        return watched.last if watched else None
+
+    def close(self) -> None:
+        """Stops looking."""
+        for watched in self._checks.values():
+            self._stop(watched)
+        self._checks.clear()
+
+    def _stop(self, watched: _Watched) -> None:
+        if watched.task is not None:
+            watched.task.cancel()
+        for answer in watched.waiting:
+            answer.cancel()
+
+    async def _keep_looking(self, watched: _Watched) -> None:
+        policy = watched.policy
+        # A fixed share of the interval for each name spreads looks out, the same after a restart.
+        share = zlib.crc32(policy.name.encode()) / 2**32
+        due = self._clock.now() + min(share * policy.every, share)
+        while True:
+            delay = due - self._clock.now()
+            if delay > 0:
+                try:
+                    await asyncio.wait_for(watched.wanted.wait(), delay)
+                except TimeoutError:
+                    pass
+            watched.wanted.clear()
+            answers, watched.waiting = watched.waiting, []
+            async with self._slots:
+                looked = await self._look_once(policy)
+            watched.last = looked
+            due = max(due + policy.every, self._clock.now() + policy.every / 2)
+            due = min(due, self._clock.now() + policy.every)
+            try:
+                await self._take(looked)
+            except HostmendError as error:
+                _log.error("cannot record a look of %s: %s", policy.name, error)
+            for answer in answers:
+                if not answer.done():
+                    answer.set_result(looked)
+
+    async def _look_once(self, policy: CheckPolicy) -> Looked:
+        began = self._clock.now()
+        findings: tuple[Finding, ...] = ()
+        broken = transition = ""
+        task = asyncio.ensure_future(self._look(policy.name))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=policy.timeout)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            broken = f"the look took longer than {policy.timeout:g} s"
+            task.cancel()
+            self._abandoned.add(task)
+            task.add_done_callback(self._forget)
+        elif (error := task.exception()) is not None:
+            broken = f"{type(error).__name__}: {error}"
+            if not isinstance(error, HostmendError):
+                _log.error("look of %s broke", policy.name, exc_info=error)
+        else:
+            findings = task.result()
+        try:
+            transition = await self._transition()
+        except HostmendError as error:
+            _log.warning("cannot tell what the host is doing: %s", error)
+        return Looked(
+            check=policy.name,
+            began=began,
+            ended=self._clock.now(),
+            findings=findings,
+            broken=broken,
+            transition=transition,
+        )
+
+    def _forget(self, task: asyncio.Future[Any]) -> None:
+        self._abandoned.discard(task)
+        if not task.cancelled():
+            task.exception()
