@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from agent.clock import Clock
 from agent.core.decide import decide
@@ -23,10 +23,8 @@ _log = logging.getLogger(__name__)
 _TRY_AGAIN = 1.0
 
 
-class Listener(Protocol):
-    """Called on the event loop after a decision was committed, in order."""
-
-    def __call__(self, event: Event, decision: Decision) -> None: ...
+#: Called on the event loop after a decision was committed, in order.
+Listener = Callable[[Event, Decision], None]
 
 
 class Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -104,10 +105,8 @@ class Watcher:
         while True:
             delay = due - self._clock.now()
             if delay > 0:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(watched.wanted.wait(), delay)
-                except TimeoutError:
-                    pass
             watched.wanted.clear()
             answers, watched.waiting = watched.waiting, []
             async with self._slots:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agent.clock import Clock
 from agent.core.model import (
     Decision,
     Event,
+    Host,
     Instant,
     Notice,
     NoticeState,
@@ -21,9 +23,10 @@ from agent.core.model import (
     RunStarted,
     RunState,
 )
-from agent.engine import Engine
 from agent.errors import Conflict, HostmendError, StoreError
 from agent.store.state import State
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +72,12 @@ class Delivery:
     error: str = ""
 
 
+class Read(Protocol):
+    """Runs a query on the state, in turn with the decisions."""
+
+    async def __call__(self, query: Callable[[State], T], /) -> T: ...
+
+
 class Deliver(Protocol):
     """What delivers notices: a short-lived child in production."""
 
@@ -87,15 +96,19 @@ class Worker:
     def __init__(
         self,
         *,
-        engine: Engine,
+        host: Callable[[], Host],
+        take: Callable[[Event], Awaitable[Decision]],
+        read: Read,
         jobs: Jobs,
         deliver: Deliver,
-        next_attempt: Callable[[str, int, Instant], Instant],
+        next_attempt: Callable[[int, Instant, str], Instant],
         clock: Clock,
         on_run_event: Callable[[Run, Mapping[str, Any]], None],
         on_notice: Callable[[Notice], None],
     ) -> None:
-        self._engine = engine
+        self._host = host
+        self._take = take
+        self._read = read
         self._jobs = jobs
         self._deliver = deliver
         self._next_attempt = next_attempt
@@ -107,11 +120,10 @@ class Worker:
         self._post: asyncio.Task[None] | None = None
         self._mail = asyncio.Event()
         self._closing = False
-        engine.listen(self._hear)
 
     def start(self) -> None:
         """Takes up everything that an earlier agent left, then what comes."""
-        for run in self._engine.host.runs:
+        for run in self._host().runs:
             if run.state is RunState.RUNNING:
                 self._spawn(self._finish(run, self._jobs.rejoin))
             elif run.state is RunState.PLANNED:
@@ -141,7 +153,8 @@ class Worker:
         for task in (*self._tasks, *([self._post] if self._post else [])):
             task.cancel()
 
-    def _hear(self, _event: Event, decision: Decision) -> None:
+    def hear(self, _event: Event, decision: Decision) -> None:
+        """Takes up what a decision made due, once it is committed."""
         if self._closing:
             return
         for run in decision.runs:
@@ -188,7 +201,7 @@ class Worker:
         """An event that must not get lost: tried until the state takes it."""
         while True:
             try:
-                await self._engine.take(event)
+                await self._take(event)
             except StoreError as error:
                 _log.error("%s; trying again in %g s", error, _TRY_AGAIN)
                 await asyncio.sleep(_TRY_AGAIN)
@@ -205,15 +218,13 @@ class Worker:
             except StoreError as error:
                 _log.error("cannot deliver notices: %s", error)
                 wait = _TRY_AGAIN
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._mail.wait(), wait)
-            except TimeoutError:
-                pass
 
     async def _deliver_due(self) -> float | None:
         """One round of deliveries; the seconds until the next is due, None when nothing waits."""
         now = self._clock.now()
-        waiting = await self._engine.read(State.due_notices)
+        waiting = await self._read(State.due_notices)
         for notice in [n for n in waiting if now >= n.expires]:
             await self._mark(replace(notice, state=NoticeState.EXPIRED))
         waiting = tuple(n for n in waiting if now < n.expires)
@@ -257,13 +268,13 @@ class Worker:
         return replace(
             notice,
             attempts=attempts,
-            due=self._next_attempt(notice.id, attempts, now),
+            due=self._next_attempt(attempts, now, notice.id),
             error=result.error,
             poisoned=not result.retry and attempts >= _POISONED_AFTER,
         )
 
     async def _mark(self, notice: Notice) -> None:
-        await self._engine.read(lambda state: state.update_notice(notice))
+        await self._read(lambda state: state.update_notice(notice))
         self._on_notice(notice)
 
 

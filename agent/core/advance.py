@@ -133,7 +133,14 @@ def advance(
             moved = replace(moved, opened=moved.opened or now, healed_by=None, after=None)
         case State.PROBATION:
             proved = incident.run if incident.state is State.VERIFYING else None
-            moved = replace(moved, healed_by=proved, after=incident.finding, held_since=None)
+            moved = replace(
+                moved,
+                healed_by=proved,
+                after=incident.finding,
+                # A pass that was only recorded, during the run, is no part of the probation.
+                passing_since=incident.looked,
+                held_since=None,
+            )
         case State.VERIFYING:
             moved = replace(moved, passing_since=None)
         case State.RESOLVED | State.GONE:
