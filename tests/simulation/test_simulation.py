@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from world import forget, simulate
+from simulated_world import forget, simulate
 
 SEEDS = int(os.environ.get("HOSTMEND_SEEDS", "2000"))
 ONLY = os.environ.get("HOSTMEND_SEED")

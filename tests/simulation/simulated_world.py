@@ -204,7 +204,7 @@ class World:
                     lock="unit:{unit}",
                     attempts=rng.randint(1, 3),
                 )
-                for n in range(rng.choice([0, 1, 1, 2]))
+                for n in range(rng.choice([0, 1, 1, 1, 2, 2]))
             )
             checks[name] = CheckPolicy(
                 name=name,
@@ -216,7 +216,7 @@ class World:
                 verify_for=rng.choice([2.0, 20.0]),
                 depends_on=upstream,
                 ladder=steps,
-                mode=rng.choice([None, None, None, Mode.SHADOW, Mode.APPROVE]),
+                mode=rng.choice([None] * 6 + [Mode.SHADOW, Mode.APPROVE]),
             )
         return Policy(
             checks=checks,
@@ -244,7 +244,7 @@ class World:
     def _make_script(self) -> Iterator[tuple[float, Callable[[Simulation], Awaitable[None]]]]:
         rng = self.rng
         for thing in self.things.values():
-            for _ in range(rng.randint(0, 3)):
+            for _ in range(rng.randint(1, 4)):
                 yield BOOT + rng.uniform(0, FAULTS_END), _fault(thing, rng)
         if rng.random() < 0.3:
             start, end = self._span(120.0)
