@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agent.errors import ConfigError
 
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         default_factory=_default_runtime_dir, validation_alias="HOSTMEND_RUNTIME_DIR"
     )
     #: Host and port of HTTP; port 0 takes any free one.
-    listen: Annotated[tuple[str, int], BeforeValidator(_read_listen)] = Field(
+    listen: Annotated[tuple[str, int], NoDecode, BeforeValidator(_read_listen)] = Field(
         default=("127.0.0.1", 8642), validation_alias="HOSTMEND_LISTEN"
     )
 
