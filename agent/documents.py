@@ -1,4 +1,4 @@
-"""YAML files that know where each value stands; only this module reads with ruamel.yaml.
+"""YAML files that know where each value stands; the only module that imports ruamel.yaml.
 
 YAML 1.2 with its core schema (https://yaml.org/spec/1.2.2/#103-core-schema) and nothing beyond it:
 `off`, `yes` and `22:00` are words, dates are words, two equal keys are an error, tags are refused.
@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from agent.errors import ConfigError
 
@@ -152,6 +154,31 @@ def parse_document(text: str, file: str) -> Node | None:
         raise ConfigError(f"cannot read it as YAML: {error}", file=file) from error
 
 
+def write_document(value: object) -> str:
+    """A value of dict, list and scalars as a YAML text that `parse_document` reads back."""
+    yaml = YAML()
+    yaml.width = 100
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    stream = StringIO()
+    yaml.dump(_quoted(value), stream)
+    return stream.getvalue()
+
+
+def _quoted(value: object) -> object:
+    """The value with quotes put around each text that would be read as something else."""
+    if isinstance(value, Mapping):
+        return {_quoted(str(key)): _quoted(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_quoted(below) for below in value]
+    if isinstance(value, str):
+        try:
+            plain = _resolve(value) == value and value not in ("<<", "=") and value.isprintable()
+        except ValueError:
+            plain = False
+        return str(value) if plain else DoubleQuotedScalarString(value)
+    return value
+
+
 def _code(error: ReaderError) -> str:
     code = ord(error.character) if isinstance(error.character, str) else int(error.character)
     return f"U+{code:04X}"
@@ -169,6 +196,27 @@ def _explain(error: MarkedYAMLError, text: str, file: str) -> ConfigError:
     hint = next((hint for found, hint in _HINTS.items() if found in problem), "")
     why = f"cannot read it as YAML: {problem}" + (f"; {hint}" if hint else "")
     return ConfigError(" ".join(why.split()), file=file, line=line)
+
+
+def _resolve(text: str) -> Scalar:
+    """What a plain scalar means. Raises ValueError for numbers that nothing can be done with."""
+    if text in _NULL:
+        return None
+    if text in _TRUTH:
+        return _TRUTH[text]
+    if _BASED.fullmatch(text) or _INTEGER.fullmatch(text):
+        # Beyond 18 digits nothing in a configuration is meant, and some readers round.
+        if len(text) > 18:
+            raise ValueError("the number is too long; put quotes around it if it is text")
+        return int(text, 0) if _BASED.fullmatch(text) else int(text)
+    if _NOT_FINITE.fullmatch(text):
+        raise ValueError("it is not a number to count with")
+    if _FLOAT.fullmatch(text):
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError("the number is too large")
+        return number
+    return text
 
 
 class _Builder:
@@ -297,22 +345,7 @@ class _Builder:
                     event, "cannot use this text: it holds a character that is none", trail
                 )
             return text
-        if text in _NULL:
-            return None
-        if text in _TRUTH:
-            return _TRUTH[text]
-        if _BASED.fullmatch(text) or _INTEGER.fullmatch(text):
-            # Beyond 18 digits nothing in a configuration is meant, and some readers round.
-            if len(text) > 18:
-                raise self._error(
-                    event, "cannot use this number: put quotes around it if it is text", trail
-                )
-            return int(text, 0) if _BASED.fullmatch(text) else int(text)
-        if _NOT_FINITE.fullmatch(text):
-            raise self._error(event, f"cannot use {text}: it is not a number to count with", trail)
-        if _FLOAT.fullmatch(text):
-            number = float(text)
-            if not math.isfinite(number):
-                raise self._error(event, "cannot use this number: it is too large", trail)
-            return number
-        return text
+        try:
+            return _resolve(text)
+        except ValueError as error:
+            raise self._error(event, f"cannot use {text[:40]}: {error}", trail) from error

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 
 from agent.core.model import Evidence, Finding, Mode
 from agent.core.units import parse_duration, write_duration
@@ -29,6 +37,26 @@ Duration = Annotated[
     ),
     BeforeValidator(_read_duration),
     PlainSerializer(write_duration, when_used="json"),
+]
+
+
+_CONFIRM = re.compile(r"([1-9][0-9]?) of ([1-9][0-9]?)")
+
+
+def _read_confirm(text: str) -> str:
+    match = _CONFIRM.fullmatch(text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise ValueError(
+            f"{text!r} is no count of failing looks among the last ones: write for example 2 of 3"
+        )
+    return text
+
+
+#: How many of the last looks must fail.
+ConfirmText = Annotated[
+    str,
+    AfterValidator(_read_confirm),
+    Field(json_schema_extra={"pattern": f"^{_CONFIRM.pattern}$", "examples": ["2 of 3"]}),
 ]
 
 
@@ -71,7 +99,7 @@ class CheckOptions(BaseModel):
     timeout: Duration | None = Field(
         default=None, description="A look that takes longer is `unknown`."
     )
-    confirm: Annotated[str, Field(pattern=r"^[1-9]\d? of [1-9]\d?$")] | None = Field(
+    confirm: ConfirmText | None = Field(
         default=None,
         description="`2 of 3`: two failing looks among the last three make it believed.",
     )
