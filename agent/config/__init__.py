@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.config.ladder import KnownOption, KnownRemedies, KnownRemedy, OptionValidator
+from agent.config.ladder import Configured, KnownOption, KnownRemedies, KnownRemedy, OptionReader
 from agent.config.load import (
     VERSION,
     Config,
@@ -26,11 +26,12 @@ __all__ = [
     "GENERAL_DEFAULTS",
     "VERSION",
     "Config",
+    "Configured",
     "KnownOption",
     "KnownRemedies",
     "KnownRemedy",
     "LoadedCheck",
-    "OptionValidator",
+    "OptionReader",
     "PolicyOptions",
     "Route",
     "RouteOptions",

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent.checks.check import CheckOptions, CheckType, StepOptions
 from agent.config.problems import Problems, suggest
 from agent.core.model import Changes, Risk, Step
 from agent.documents import Trail
-
-#: Its value in a remedy's `allow`: only what the configuration names.
-CONFIGURED = "configured"
 
 
 class KnownOption(Protocol):
@@ -23,12 +20,15 @@ class KnownOption(Protocol):
     @property
     def required(self) -> bool: ...
     @property
-    def from_(self) -> str | None:
-        """The finding's field that fills it: `finding.subject`."""
+    def source(self) -> str:
+        """The finding's field that fills it: `subject`, `measurements.NAME`; or empty."""
         ...
 
     @property
-    def allow(self) -> str | None: ...
+    def configured_only(self) -> bool:
+        """Whether it takes only what the configuration names."""
+        ...
+
     @property
     def description(self) -> str: ...
 
@@ -63,8 +63,12 @@ class KnownRemedies(Protocol):
     def remedies(self) -> Mapping[str, KnownRemedy]: ...
 
 
-#: Why a value cannot be an option's, or None: (remedy, option, value).
-OptionValidator = Callable[[KnownRemedy, str, object], str | None]
+#: An option's value in the option's type: (option, value). Raises ValueError that says what would
+#: be right. The option is one of the catalogue's own; `agent.remedies.options` has the function.
+OptionReader = Callable[[Any, object], object]
+
+#: A unit, a path; or the words of a command, which are one thing only together.
+Configured = str | tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ class LadderBuilder:
 
     remedies: Mapping[str, KnownRemedy]
     problems: Problems
-    validate_option: OptionValidator | None = None
+    read_option: OptionReader | None = None
 
     def build(self, name: str, kind: CheckType, options: CheckOptions) -> tuple[Step, ...]:
         """The ladder of one check whose options are complete."""
@@ -142,14 +146,17 @@ class LadderBuilder:
                     place,
                     f"`{remedy.name}` has no such option; {suggest(option, remedy.options)}",
                 )
-            elif self.validate_option and (why := self.validate_option(remedy, option, value)):
-                self.problems.add(place, why)
+                continue
+            try:
+                self._read(remedy.options[option], value)
+            except ValueError as error:
+                self.problems.add(place, str(error))
         fills: dict[str, str] = {}
         for option, known in remedy.options.items():
             if option in written.options:
                 continue
-            if known.from_:
-                fills[option] = known.from_.removeprefix("finding.")
+            if known.source:
+                fills[option] = known.source
             elif known.required:
                 self.problems.add(
                     trail,
@@ -158,14 +165,21 @@ class LadderBuilder:
                 )
         return fills
 
-    def fixed_names(self, steps: tuple[Step, ...]) -> frozenset[str]:
+    def _read(self, option: KnownOption, value: object) -> object:
+        return self.read_option(option, value) if self.read_option else value
+
+    def fixed_names(self, steps: tuple[Step, ...]) -> frozenset[Configured]:
         """Values that the configuration itself fixes for options that take only such."""
-        names: set[str] = set()
+        names: set[Configured] = set()
         for step in steps:
-            for option, value in step.options.items():
-                known = self.remedies[step.remedy].options.get(option)
-                if known is None or known.allow != CONFIGURED:
+            for name, value in step.options.items():
+                option = self.remedies[step.remedy].options[name]
+                if not option.configured_only:
                     continue
-                values = value if isinstance(value, list | tuple) else (value,)
-                names.update(each for each in values if isinstance(each, str))
+                value = self._read(option, value)
+                if isinstance(value, str):
+                    names.add(value)
+                elif isinstance(value, list | tuple):
+                    words = tuple(word for word in value if isinstance(word, str))
+                    names.update((words,) if option.type == "argv" else words)
         return frozenset(names)

@@ -11,7 +11,7 @@ from pydantic import RootModel
 
 from agent.checks import CHECKS
 from agent.checks.check import CheckOptions, CheckType
-from agent.config.ladder import KnownRemedies, LadderBuilder, OptionValidator
+from agent.config.ladder import Configured, KnownRemedies, LadderBuilder, OptionReader
 from agent.config.options import (
     GENERAL_DEFAULTS,
     NAME,
@@ -63,7 +63,7 @@ class Config:
     checks: Mapping[str, LoadedCheck]
     routes: Mapping[str, Route]
     #: What the configuration names; options with `allow: configured` take nothing else.
-    configured: frozenset[str]
+    configured: frozenset[Configured]
     #: Those that were read, in order. None at all: hostmend only reports.
     files: tuple[Path, ...]
     public_url: str | None
@@ -83,14 +83,14 @@ def load_config(
     catalog: KnownRemedies,
     types: Mapping[str, CheckType] = CHECKS,
     validate_url: UrlValidator | None = None,
-    validate_option: OptionValidator | None = None,
+    read_option: OptionReader | None = None,
 ) -> Config:
     """The configuration in `path` and in `conf.d/*.yml` beside it.
 
     A missing file is no error: without any file there are no checks and the mode is `off`.
     Raises the first ConfigError in the order of files and lines.
     """
-    config, errors = _load(path, catalog, types, validate_url, validate_option)
+    config, errors = _load(path, catalog, types, validate_url, read_option)
     if config is None:
         raise errors[0]
     return config
@@ -102,10 +102,10 @@ def load_config_errors(
     catalog: KnownRemedies,
     types: Mapping[str, CheckType] = CHECKS,
     validate_url: UrlValidator | None = None,
-    validate_option: OptionValidator | None = None,
+    read_option: OptionReader | None = None,
 ) -> tuple[ConfigError, ...]:
     """Everything wrong with it, in the order of files and lines; empty when it can be used."""
-    return _load(path, catalog, types, validate_url, validate_option)[1]
+    return _load(path, catalog, types, validate_url, read_option)[1]
 
 
 def _load(
@@ -113,7 +113,7 @@ def _load(
     catalog: KnownRemedies,
     types: Mapping[str, CheckType],
     validate_url: UrlValidator | None,
-    validate_option: OptionValidator | None,
+    read_option: OptionReader | None,
 ) -> tuple[Config | None, tuple[ConfigError, ...]]:
     documents: list[Node] = []
     broken: list[ConfigError] = []
@@ -139,9 +139,7 @@ def _load(
     _check_top_level(root, problems)
     options = problems.validate(PolicyOptions, _section(root, "policy"), ("policy",))
     checks = _read_checks(root, types, problems)
-    ladders = LadderBuilder(
-        remedies=catalog.remedies, problems=problems, validate_option=validate_option
-    )
+    ladders = LadderBuilder(remedies=catalog.remedies, problems=problems, read_option=read_option)
     loaded = {
         name: _complete_check(name, kind, written, ladders)
         for name, (kind, written) in checks.items()
@@ -152,7 +150,7 @@ def _load(
     if errors := problems.sorted():
         return None, errors
     assert options is not None  # noqa: S101 - without errors every model was read
-    configured = frozenset().union(
+    configured = frozenset[Configured]().union(
         *(check.type.names(check.options) for check in loaded.values()),
         *(ladders.fixed_names(check.policy.ladder) for check in loaded.values()),
     )

@@ -162,7 +162,7 @@ class PolicyOptions(BaseModel):
 
 def _check_url(url: str) -> str:
     # The message never repeats the address: it may hold a secret.
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/]", url):
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^\r\n]*", url):
         raise ValueError(
             "must be an Apprise URL, such as mailto://user:password@example.org "
             "(https://github.com/caronc/apprise/wiki)"

@@ -71,8 +71,8 @@ TYPES: Mapping[str, CheckType] = {
 class Option:
     type: str
     required: bool = False
-    from_: str | None = None
-    allow: str | None = None
+    source: str = ""
+    configured_only: bool = False
     description: str = "What it is."
 
 
@@ -105,7 +105,7 @@ CATALOG = Catalog(
                 digest="sha256:1",
                 options={
                     "unit": Option(
-                        type="unit", required=True, from_="finding.subject", allow="configured"
+                        type="unit", required=True, source="subject", configured_only=True
                     ),
                     "validate": Option(type="argv"),
                 },
