@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -37,12 +38,12 @@ def _default_state_dir() -> Path:
     return _home("XDG_STATE_HOME", ".local/state") / "hostmend"
 
 
-def _default_runtime_dir() -> Path:
+def _default_runtime_dir(read: Mapping[str, Any]) -> Path:
     if _is_root():
         return Path("/run/hostmend")
     named = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
     # Without a session there is no private tmpfs; a directory under /tmp could be somebody else's.
-    return named / "hostmend" if named.is_absolute() else _default_state_dir() / "run"
+    return named / "hostmend" if named.is_absolute() else read.get("state_dir", Path()) / "run"
 
 
 def _read_path(value: object) -> object:

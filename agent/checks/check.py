@@ -33,7 +33,11 @@ Duration = Annotated[
     Field(
         gt=0,
         allow_inf_nan=False,
-        json_schema_extra={"type": "string", "examples": ["10s", "5m", "2h"]},
+        json_schema_extra={
+            "type": "string",
+            "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$",
+            "examples": ["10s", "5m", "2h"],
+        },
     ),
     BeforeValidator(_read_duration),
     PlainSerializer(write_duration, when_used="json"),

@@ -160,9 +160,12 @@ class PolicyOptions(BaseModel):
         return self
 
 
+_URL = r"[A-Za-z][A-Za-z0-9+.-]*://[^\r\n]*"
+
+
 def _check_url(url: str) -> str:
     # The message never repeats the address: it may hold a secret.
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^\r\n]*", url):
+    if not re.fullmatch(_URL, url):
         raise ValueError(
             "must be an Apprise URL, such as mailto://user:password@example.org "
             "(https://github.com/caronc/apprise/wiki)"
@@ -198,11 +201,16 @@ PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
 class RouteOptions(BaseModel):
     """One way to people. Exactly one of `url` and `url_file` is given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["url_file"]}]},
+    )
 
     url: Annotated[str, AfterValidator(_check_url)] | None = Field(
         default=None,
         repr=False,
+        json_schema_extra={"pattern": f"^{_URL}$"},
         description="Any Apprise URL. What it holds is secret: `url_file` keeps it apart.",
     )
     url_file: Annotated[Path, AfterValidator(_check_file)] | None = Field(

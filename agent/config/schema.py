@@ -89,18 +89,25 @@ def _name_remedies(step: dict[str, Any], remedies: Mapping[str, KnownRemedy]) ->
     step["allOf"] = [
         {
             "if": {"properties": {"remedy": {"const": name}}, "required": ["remedy"]},
-            "then": {
-                "description": remedy.summary,
-                "properties": {
-                    "options": {
-                        "properties": {
-                            option: {"description": known.description}
-                            for option, known in remedy.options.items()
-                        },
-                        "additionalProperties": False,
-                    }
-                },
-            },
+            "then": _describe_options(remedy),
         }
         for name, remedy in sorted(remedies.items())
     ]
+
+
+def _describe_options(remedy: KnownRemedy) -> dict[str, Any]:
+    required = [
+        name for name, option in remedy.options.items() if option.required and not option.source
+    ]
+    options = {
+        "properties": {
+            name: {"description": option.description} for name, option in remedy.options.items()
+        },
+        "additionalProperties": False,
+        "required": required,
+    }
+    return {
+        "description": remedy.summary,
+        "properties": {"options": options},
+        "required": ["options"] if required else [],
+    }

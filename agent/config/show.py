@@ -100,6 +100,7 @@ def _describe_policy(config: Config) -> dict[str, Any]:
 def _describe_check(check: LoadedCheck, raw: Mapping[str, Any]) -> dict[str, Any]:
     complete = check.options.model_dump(mode="json", by_alias=True, exclude_none=True)
     shown = {key: _choose(value, raw.get(key)) for key, value in complete.items()}
+    shown.pop("ladder", None)
     shown["ladder"] = [_describe_step(step) for step in check.policy.ladder]
     return shown
 
