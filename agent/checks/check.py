@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 
 from agent.core.model import Evidence, Finding, Mode
-from agent.core.units import parse_duration
+from agent.core.units import parse_duration, write_duration
 from agent.host.machine import Machine
 
 
@@ -22,8 +30,37 @@ def _read_duration(value: object) -> object:
 #: Seconds in the program, `10s` in the configuration; more than nothing.
 Duration = Annotated[
     float,
-    Field(gt=0, json_schema_extra={"type": "string", "examples": ["10s", "5m", "2h"]}),
+    Field(
+        gt=0,
+        allow_inf_nan=False,
+        json_schema_extra={
+            "type": "string",
+            "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$",
+            "examples": ["10s", "5m", "2h"],
+        },
+    ),
     BeforeValidator(_read_duration),
+    PlainSerializer(write_duration, when_used="json"),
+]
+
+
+_CONFIRM = re.compile(r"([1-9][0-9]?) of ([1-9][0-9]?)")
+
+
+def _read_confirm(text: str) -> str:
+    match = _CONFIRM.fullmatch(text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise ValueError(
+            f"{text!r} is no count of failing looks among the last ones: write for example 2 of 3"
+        )
+    return text
+
+
+#: How many of the last looks must fail.
+ConfirmText = Annotated[
+    str,
+    AfterValidator(_read_confirm),
+    Field(json_schema_extra={"pattern": f"^{_CONFIRM.pattern}$", "examples": ["2 of 3"]}),
 ]
 
 
@@ -32,12 +69,26 @@ class StepOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    remedy: str
-    #: Only for these causes; left out: those that the remedy handles for this check's type.
-    causes: tuple[str, ...] | None = None
-    options: Mapping[str, Any] = Field(default_factory=dict)
-    attempts: int | None = Field(default=None, ge=1, le=100)
-    mode: Mode | None = None
+    remedy: str = Field(description="The remedy's name: `hostmend remedies` lists them.")
+    causes: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Only for these causes; left out: those that the remedy handles "
+        "for this type of check.",
+    )
+    options: Mapping[str, Any] = Field(
+        default_factory=dict,
+        description="Values for the remedy's options; they win over what the finding fills in.",
+    )
+    attempts: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="Runs before the next step; left out: the check's.",
+    )
+    mode: Mode | None = Field(
+        default=None, description="How far hostmend may go with this step; left out: the check's."
+    )
 
 
 class CheckOptions(BaseModel):
@@ -45,19 +96,45 @@ class CheckOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    type: str
-    every: Duration | None = None
-    timeout: Duration | None = None
-    #: `2 of 3`: two failing looks among the last three make it believed.
-    confirm: Annotated[str, Field(pattern=r"^[1-9]\d? of [1-9]\d?$")] | None = None
-    stable_for: Duration | None = None
-    cool_down: Duration | None = None
-    verify_for: Duration | None = None
-    attempts: int | None = Field(default=None, ge=1, le=100)
-    depends_on: tuple[str, ...] = ()
-    mode: Mode | None = None
-    labels: Mapping[str, str] = Field(default_factory=dict)
-    ladder: tuple[StepOptions, ...] | None = None
+    type: str = Field(description="What is checked.")
+    every: Duration | None = Field(
+        default=None, description="Time from one look to the next when nothing triggers one."
+    )
+    timeout: Duration | None = Field(
+        default=None, description="A look that takes longer is `unknown`."
+    )
+    confirm: ConfirmText | None = Field(
+        default=None,
+        description="`2 of 3`: two failing looks among the last three make it believed.",
+    )
+    stable_for: Duration | None = Field(
+        default=None,
+        description="After a proof it must stay ok for this long until the incident is resolved.",
+    )
+    cool_down: Duration | None = Field(
+        default=None, description="Wait between two runs for one problem."
+    )
+    verify_for: Duration | None = Field(
+        default=None,
+        description="How long after a run looks may still fail before the run counts as no cure.",
+    )
+    attempts: int | None = Field(
+        default=None, ge=1, le=100, description="Runs of one step before the next one is taken."
+    )
+    depends_on: tuple[str, ...] = Field(
+        default=(), description="Checks whose failure explains this one's: they are mended first."
+    )
+    mode: Mode | None = Field(
+        default=None, description="How far hostmend may go here; left out: `policy.mode`."
+    )
+    labels: Mapping[str, str] = Field(
+        default_factory=dict, description="Free words that routes and silences select by."
+    )
+    ladder: tuple[StepOptions, ...] | None = Field(
+        default=None,
+        description="Remedies in their order, before a human is called; left out: the type's "
+        "default, `[]`: none.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,3 +175,5 @@ class CheckType:
     defaults: Mapping[str, str] = field(default_factory=dict)
     #: Subjects that the configuration itself names; `allow: configured` options take only these.
     names: Callable[[Any], frozenset[str]] = lambda _options: frozenset()
+    #: Causes beyond `causes` that a check's own configuration names: `critical: {down: ...}`.
+    own_causes: Callable[[Any], frozenset[str]] = lambda _options: frozenset()

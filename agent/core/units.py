@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
@@ -16,6 +17,18 @@ def parse_duration(text: str) -> float:
             f"{text!r} is not a duration: write a number and a unit, such as 500ms, 10s, 5m or 2h"
         )
     return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+
+
+def write_duration(seconds: float) -> str:
+    """A duration as a configuration writes it, which `parse_duration` reads back: `1m30s`."""
+    if seconds != int(seconds) or seconds == 0:
+        return f"{Decimal(repr(seconds)):f}s"
+    rest, parts = int(seconds), []
+    for unit in ("w", "d", "h", "m", "s"):
+        count, rest = divmod(rest, int(_SECONDS[unit]))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)
 
 
 def format_duration(seconds: float) -> str:

@@ -1,0 +1,46 @@
+"""The configuration: one YAML file and conf.d beside it, complete and valid."""
+
+from __future__ import annotations
+
+from agent.config.ladder import Configured, KnownOption, KnownRemedies, KnownRemedy, OptionReader
+from agent.config.load import (
+    VERSION,
+    Config,
+    LoadedCheck,
+    Route,
+    UrlValidator,
+    load_config,
+    load_config_errors,
+)
+from agent.config.options import (
+    DEFAULT_REASONS,
+    GENERAL_DEFAULTS,
+    PolicyOptions,
+    RouteOptions,
+)
+from agent.config.schema import config_schema
+from agent.config.show import describe_config, mask_url, show_config, write_default_config
+
+__all__ = [
+    "DEFAULT_REASONS",
+    "GENERAL_DEFAULTS",
+    "VERSION",
+    "Config",
+    "Configured",
+    "KnownOption",
+    "KnownRemedies",
+    "KnownRemedy",
+    "LoadedCheck",
+    "OptionReader",
+    "PolicyOptions",
+    "Route",
+    "RouteOptions",
+    "UrlValidator",
+    "config_schema",
+    "describe_config",
+    "load_config",
+    "load_config_errors",
+    "mask_url",
+    "show_config",
+    "write_default_config",
+]

@@ -1,0 +1,185 @@
+"""Ladders: what the configuration says of remedies, joined with what they say themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agent.checks.check import CheckOptions, CheckType, StepOptions
+from agent.config.problems import Problems, suggest
+from agent.core.model import Changes, Risk, Step
+from agent.documents import Trail
+
+
+class KnownOption(Protocol):
+    """What the configuration needs to know of one option of a remedy."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def required(self) -> bool: ...
+    @property
+    def source(self) -> str:
+        """The finding's field that fills it: `subject`, `measurements.NAME`; or empty."""
+        ...
+
+    @property
+    def configured_only(self) -> bool:
+        """Whether it takes only what the configuration names."""
+        ...
+
+    @property
+    def description(self) -> str: ...
+
+
+class KnownRemedy(Protocol):
+    """What the configuration needs to know of one remedy."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def handles(self) -> Mapping[str, tuple[str, ...]]: ...
+    @property
+    def risk(self) -> Risk: ...
+    @property
+    def changes(self) -> Changes: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def lock(self) -> str: ...
+    @property
+    def options(self) -> Mapping[str, KnownOption]: ...
+    @property
+    def digest(self) -> str: ...
+
+
+class KnownRemedies(Protocol):
+    """The remedies there are: `agent.remedies.catalog.Catalog` is one."""
+
+    @property
+    def remedies(self) -> Mapping[str, KnownRemedy]: ...
+
+
+#: An option's value in the option's type: (option, value). Raises ValueError that says what would
+#: be right. The option is one of the catalogue's own; `agent.remedies.options` has the function.
+OptionReader = Callable[[Any, object], object]
+
+#: A unit, a path; or the words of a command, which are one thing only together.
+Configured = str | tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderBuilder:
+    """Builds the ladders of all checks; what is wrong with them goes to `problems`."""
+
+    remedies: Mapping[str, KnownRemedy]
+    problems: Problems
+    read_option: OptionReader | None = None
+
+    def build(self, name: str, kind: CheckType, options: CheckOptions) -> tuple[Step, ...]:
+        """The ladder of one check whose options are complete."""
+        ladder = kind.default_ladder(options) if options.ladder is None else options.ladder
+        causes = (*kind.causes, *sorted(kind.own_causes(options) - kind.causes.keys()))
+        steps: list[Step] = []
+        for position, written in enumerate(ladder):
+            trail: Trail = ("checks", name, "ladder", position)
+            remedy = self.remedies.get(written.remedy)
+            if remedy is None:
+                self.problems.add(
+                    (*trail, "remedy"),
+                    f"there is no remedy `{written.remedy}`; "
+                    f"{suggest(written.remedy, self.remedies)}",
+                )
+                continue
+            earlier = sum(step.remedy == remedy.name for step in steps)
+            steps.append(
+                Step(
+                    key=f"{remedy.name}#{earlier + 1}" if earlier else remedy.name,
+                    remedy=remedy.name,
+                    causes=self._causes(remedy, kind, causes, written, trail),
+                    options=dict(written.options),
+                    fills=self._fills(remedy, written, trail),
+                    risk=remedy.risk,
+                    changes=remedy.changes,
+                    timeout=remedy.timeout,
+                    lock=remedy.lock,
+                    digest=remedy.digest,
+                    attempts=written.attempts or options.attempts or Step.attempts,
+                    mode=written.mode,
+                )
+            )
+        return tuple(steps)
+
+    def _causes(
+        self,
+        remedy: KnownRemedy,
+        kind: CheckType,
+        known: tuple[str, ...],
+        written: StepOptions,
+        trail: Trail,
+    ) -> tuple[str, ...]:
+        if written.causes is not None:
+            for position, cause in enumerate(written.causes):
+                if cause not in known:
+                    self.problems.add(
+                        (*trail, "causes", position),
+                        f"this check has no cause `{cause}`; {suggest(cause, known)}",
+                    )
+            return tuple(dict.fromkeys(written.causes))
+        causes = tuple(cause for cause in remedy.handles.get(kind.name, ()) if cause in known)
+        if not causes:
+            self.problems.add(
+                trail,
+                f"`{remedy.name}` does not say for which causes of a `{kind.name}` check it is: "
+                f"name them, `causes: [{', '.join(known)}]`",
+            )
+        return causes
+
+    def _fills(self, remedy: KnownRemedy, written: StepOptions, trail: Trail) -> Mapping[str, str]:
+        for option, value in written.options.items():
+            place = (*trail, "options", option)
+            if option not in remedy.options:
+                self.problems.add(
+                    place,
+                    f"`{remedy.name}` has no such option; {suggest(option, remedy.options)}",
+                )
+                continue
+            try:
+                self._read(remedy.options[option], value)
+            except ValueError as error:
+                self.problems.add(place, str(error))
+        fills: dict[str, str] = {}
+        for option, known in remedy.options.items():
+            if option in written.options:
+                continue
+            if known.source:
+                fills[option] = known.source
+            elif known.required:
+                self.problems.add(
+                    trail,
+                    f"`{remedy.name}` needs the option `{option}` ({known.description.rstrip('.')})"
+                    f": write `options: {{{option}: ...}}`",
+                )
+        return fills
+
+    def _read(self, option: KnownOption, value: object) -> object:
+        return self.read_option(option, value) if self.read_option else value
+
+    def fixed_names(self, steps: tuple[Step, ...]) -> frozenset[Configured]:
+        """Values that the configuration itself fixes for options that take only such."""
+        names: set[Configured] = set()
+        for step in steps:
+            for name, value in step.options.items():
+                option = self.remedies[step.remedy].options[name]
+                if not option.configured_only:
+                    continue
+                value = self._read(option, value)
+                if isinstance(value, str):
+                    names.add(value)
+                elif isinstance(value, list | tuple):
+                    words = tuple(word for word in value if isinstance(word, str))
+                    names.update((words,) if option.type == "argv" else words)
+        return frozenset(names)

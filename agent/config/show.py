@@ -1,0 +1,160 @@
+"""The effective configuration for people, and a first file to begin with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.config.load import VERSION, Config, LoadedCheck, Route
+from agent.config.options import POLICY_FIELDS, PolicyOptions, RecurringOptions, StormOptions
+from agent.core.model import Step
+from agent.documents import write_document
+from agent.errors import ConfigError
+
+#: Stands in place of every secret.
+MASK = "****"
+
+# Apprise URLs carry tokens anywhere, in many services in the host's place (`tgram://TOKEN/...`).
+# Only for these is the host known to be one.
+_HOST_IS_HOST = frozenset({"http", "https", "mailto", "mailtos", "json", "jsons", "xml", "xmls"})
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+_PYDANTIC_MASK = "**********"
+
+_FIRST_FILE = """\
+# The configuration of hostmend. `hostmend config validate` checks it, `hostmend config show`
+# prints what is in effect, `hostmend config schema` helps an editor.
+# Files conf.d/*.yml beside this one are read too; nothing may be defined twice.
+version: 1
+
+policy:
+  # auto: repair; approve: ask before each run; shadow: record what would have been done;
+  # off: only report. Checks and steps of their ladders may say otherwise.
+  mode: shadow
+  # Remedies of a higher risk wait for an approval: low, medium or high.
+  act_alone_up_to: low
+  # Runs that hostmend starts by itself within any hour, over the whole host.
+  runs_per_hour: 6
+
+# What is looked at, by name.
+checks: {}
+#  web:
+#    type: service
+#    unit: nginx.service
+#    ladder:
+#      - {remedy: restart-service, options: {validate: [nginx, -t]}}
+
+# Who is told: any Apprise URL, in the configuration (url) or in a file of its own (url_file).
+routes: {}
+#  ops:
+#    url_file: /etc/hostmend/secrets/ops
+#    reasons: [approval, escalated, held, healed, recurring]
+"""
+
+
+def show_config(config: Config) -> str:
+    """The complete effective configuration as YAML, every default written out, secrets masked."""
+    return write_document(describe_config(config))
+
+
+def describe_config(config: Config) -> dict[str, Any]:
+    """As `show_config`, as a value of dict, list and scalars."""
+    shown: dict[str, Any] = {"version": VERSION, "policy": _describe_policy(config)}
+    if config.public_url:
+        shown["public_url"] = config.public_url
+    shown["checks"] = {
+        name: _describe_check(check, config.raw["checks"][name])
+        for name, check in config.checks.items()
+    }
+    shown["routes"] = {name: _describe_route(route) for name, route in config.routes.items()}
+    return shown
+
+
+def mask_url(url: str) -> str:
+    """An Apprise URL without anything that may be secret: its scheme, and its host if it is one."""
+    scheme = url.partition("://")[0]
+    host = ""
+    if scheme.lower() in _HOST_IS_HOST:
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+    return f"{scheme}://{host or MASK}" + (f"/{MASK}" if host else "")
+
+
+def _describe_policy(config: Config) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, name in POLICY_FIELDS.items():
+        section, _, last = key.rpartition(".")
+        within = fields.setdefault(section, {}) if section else fields
+        within[last] = getattr(config.policy, name)
+    fields["warm"] = config.warm
+    # Through the models, which know what is a duration.
+    fields["storm"] = StormOptions.model_construct(**fields["storm"])
+    fields["recurring"] = RecurringOptions.model_construct(**fields["recurring"])
+    return PolicyOptions.model_construct(**fields).model_dump(mode="json")
+
+
+def _describe_check(check: LoadedCheck, raw: Mapping[str, Any]) -> dict[str, Any]:
+    complete = check.options.model_dump(mode="json", by_alias=True, exclude_none=True)
+    shown = {key: _choose(value, raw.get(key)) for key, value in complete.items()}
+    shown.pop("ladder", None)
+    shown["ladder"] = [_describe_step(step) for step in check.policy.ladder]
+    return shown
+
+
+def _choose(complete: Any, written: Any) -> Any:
+    """What was written, unless it is a secret; else the default."""
+    if written is None or _PYDANTIC_MASK in str(complete):
+        return complete
+    return _mask_passwords(written)
+
+
+def _mask_passwords(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _mask_passwords(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mask_passwords(below) for below in value]
+    return _PASSWORD.sub(f"{MASK}@", value) if isinstance(value, str) else value
+
+
+def _describe_step(step: Step) -> dict[str, Any]:
+    shown: dict[str, Any] = {"remedy": step.remedy, "causes": list(step.causes)}
+    if step.options:
+        shown["options"] = _mask_passwords(step.options)
+    shown["attempts"] = step.attempts
+    if step.mode is not None:
+        shown["mode"] = step.mode.value
+    return shown
+
+
+def _describe_route(route: Route) -> dict[str, Any]:
+    shown: dict[str, Any] = (
+        {"url": mask_url(route.url)} if route.url else {"url_file": str(route.url_file)}
+    )
+    shown["reasons"] = [reason.value for reason in route.policy.reasons]
+    shown["severity"] = route.policy.severity.value
+    if route.policy.labels:
+        shown["labels"] = dict(route.policy.labels)
+    return shown
+
+
+def write_default_config(path: Path) -> None:
+    """Writes a first configuration with comments, readable by its owner only.
+
+    It looks at nothing yet and is in mode `shadow`. Raises ConfigError when the file exists.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(_FIRST_FILE, encoding="utf-8")
+    except FileExistsError as error:
+        raise ConfigError(
+            "cannot write a first configuration: there is one already", file=str(path)
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write a first configuration: {error.strerror}", file=str(path)
+        ) from error

@@ -1,0 +1,25 @@
+"""One bad file per rule, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from agent.checks.check import CheckType
+from agent.config import KnownRemedies, load_config, load_config_errors
+from agent.errors import ConfigError
+
+INVALID = sorted((Path(__file__).parent / "invalid").glob("*.yml"))
+
+Errors = Callable[..., tuple[ConfigError, ...]]
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
+def test_a_bad_file_is_one_error_with_line_and_key(
+    path: Path, types: Mapping[str, CheckType], catalog: KnownRemedies
+) -> None:
+    expected = path.read_text().splitlines()[0].removeprefix("# expect: ")
+    errors = load_config_errors(path, catalog=catalog, types=types)
+    assert [str(error) for error in errors] == [f"{path}:{expected}"]
