@@ -1,8 +1,8 @@
 """Who brought a unit down: an operator's stop is an intention, a death is not.
 
 Neither `inactive` nor an exit code tells (a Java server that is told to stop leaves 143 and is
-`failed`). What tells is the stop job: seen on the bus while it is watched, and in the journal for what
-happened before. This module is the bookkeeping; it asks nobody.
+`failed`). What tells is the stop job: seen on the bus while it is watched, and in the journal for
+what happened before. This module is the bookkeeping; it asks nobody.
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ class StopBook:
 def judge_journal(told: Iterable[Told], *, became_inactive: float) -> StoppedBy | None:
     """Who brought a unit down, from systemd's lines about it since boot, newest first.
 
-    `became_inactive` is CLOCK_MONOTONIC in seconds, 0 if systemd does not know (it forgets units that
-    nothing refers to). None: the journal does not tell, or not yet.
+    `became_inactive` is CLOCK_MONOTONIC in seconds, 0 if systemd does not know (it forgets units
+    that nothing refers to). None: the journal does not tell, or not yet.
     """
     lines = list(told)
     if not lines and not became_inactive:

@@ -1,7 +1,7 @@
-"""systemd over the system D-Bus: one connection for everybody, and the only module that imports dbus_fast.
+"""systemd over the system D-Bus: one connection for all, and the only module to import dbus_fast.
 
-dbus-fast does not reconnect. This module does: it subscribes again, lists what it watches again, and
-tells of what changed meanwhile. Interfaces and signals: org.freedesktop.systemd1(5).
+dbus-fast does not reconnect. This module does: it subscribes again, lists what it watches again,
+and tells of what changed meanwhile. Interfaces and signals: org.freedesktop.systemd1(5).
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class Systemd:
         self._bus: MessageBus | None = None
         self._owner = ""
         self._tried = asyncio.Event()
+        self._lost = False
         self._keeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
@@ -151,7 +152,7 @@ class Systemd:
         return state
 
     async def units(self, names: Iterable[str]) -> tuple[UnitRow, ...]:
-        """Rows of the units of these names, with the load state `not-found` for what does not exist."""
+        """Rows of the units of these names; what does not exist has the load state `not-found`."""
         (rows,) = await self._ask_manager("ListUnitsByNames", "as", [list(names)])
         return tuple(_read_row(row) for row in rows)
 
@@ -165,7 +166,7 @@ class Systemd:
         return str(await self._get(_MANAGER_PATH, _MANAGER, "Version"))
 
     async def host_state(self) -> str:
-        """`initializing`, `starting`, `running`, `degraded`, `maintenance`, `stopping` (up to 1 s old)."""
+        """`initializing`, `starting`, `running`, `degraded`, `maintenance`, `stopping`; 1 s old."""
         state, read = self._host_state
         now = asyncio.get_running_loop().time()
         if not state or now - read > _HOST_BELIEVED:
@@ -181,16 +182,16 @@ class Systemd:
     # Watching
 
     async def watch(self, names: Iterable[str], callback: Callable[[str], None]) -> None:
-        """From now on tell `callback` the name of each of these units that changes; replaces any earlier.
+        """From now on tell `callback` the name of each of these units that changes, no others.
 
         It is called on the event loop as the signal arrives, and for what changed while the bus was
-        away. While there is no connection, this takes effect with the next one.
+        away. While there is no connection, this takes effect with the next one; it never raises.
         """
         self._wanted = frozenset(names)
         self._callback = callback
         self._cache = {name: kept for name, kept in self._cache.items() if name in self._wanted}
         if self._bus is not None:
-            await self._arrange_watches(self._bus)
+            await self._arrange_anew(self._bus)
 
     async def _arrange_watches(self, bus: MessageBus) -> None:
         """Bring the match rules in line with what is wanted, then see how every watched unit is."""
@@ -257,8 +258,8 @@ class Systemd:
                 log.exception("cannot pass on a change of %s", name)
 
     def _take_message(self, message: Message) -> None:
-        # A signal that somebody sends to this connection alone needs no match rule, so anyone on the
-        # bus could pretend to be systemd: only its owner's word and the bus's own count.
+        # A signal that somebody sends to this connection alone needs no match rule, so anyone on
+        # the bus could pretend to be systemd: only its owner's word and the bus's own count.
         if message.message_type is not MessageType.SIGNAL:
             return
         if message.sender == _BUS and message.member == "NameOwnerChanged":
@@ -307,7 +308,7 @@ class Systemd:
         self._tell(watched)
 
     async def _type_job(self, unit: str, job: int, path: str) -> None:
-        # A job that is over already has no type any more; the book then knows that it does not know.
+        # A job that is over already has no type any more; the book then knows that it has none.
         with contextlib.suppress(Unavailable):
             self.stops.type_job(unit, job, str(await self._get(path, _JOB, "JobType")))
 
@@ -346,7 +347,7 @@ class Systemd:
             try:
                 await self._connect(bus)
                 self._tried.set()
-                await bus.wait_for_disconnect()
+                await _wait_for_end(bus)
                 raise Unavailable(self.trouble or "the bus closed the connection")
             except Exception as error:
                 # Whatever ends a connection, this loop is what brings it back.
@@ -379,13 +380,15 @@ class Systemd:
         await self._arrange_watches(bus)
         self._bus = bus
         self._unanswered = 0
-        if self.trouble and self._tried.is_set():
+        if self._lost:
             log.info("systemd can be reached again")
+        self._lost = False
         self.trouble = ""
 
     def _lose(self, why: str) -> None:
-        if not self.trouble or not self._tried.is_set():
+        if not self._lost:
             log.warning("systemd cannot be reached, trying again: %s", why)
+        self._lost = True
         self.trouble = why
         self._bus = None
         self._host_state = ("", 0.0)
@@ -488,7 +491,11 @@ async def _disconnect(bus: MessageBus) -> None:
     if bus.connected:
         bus.disconnect()
         with contextlib.suppress(Exception):
-            await bus.wait_for_disconnect()
+            await _wait_for_end(bus)
+
+
+async def _wait_for_end(bus: MessageBus) -> None:
+    await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
 
 def _match_rules(paths: Mapping[str, str]) -> frozenset[str]:

@@ -72,7 +72,7 @@ class Job:
     """Something that systemd is about to do with a unit."""
 
     id: int
-    #: `start`, `stop`, `restart`, `reload`, `verify-active` ...; empty when it ended before it was read.
+    #: `start`, `stop`, `restart`, `reload` ...; empty when it ended before it was read.
     type: str
 
 
@@ -104,7 +104,7 @@ class UnitState:
     load_error: str = ""
     active_state: str = "inactive"
     sub_state: str = "dead"
-    #: How the last run of the unit ended: `success`, `exit-code`, `signal`, `oom-kill`, `timeout` ...
+    #: How it last ended: `success`, `exit-code`, `signal`, `oom-kill`, `timeout` ...
     result: str = ""
     #: `simple`, `notify`, `oneshot` ...; empty for units that are no services.
     type: str = ""
@@ -114,7 +114,7 @@ class UnitState:
     #: How often systemd itself restarted it since it was last started by a job.
     n_restarts: int = 0
     main_pid: int = 0
-    #: How the main process ended: CLD_EXITED (1), CLD_KILLED (2) or CLD_DUMPED (3); 0 while it runs.
+    #: How the main process ended: CLD_EXITED (1), CLD_KILLED (2), CLD_DUMPED (3); 0: it has not.
     exec_main_code: int = 0
     #: Its exit code, or the signal's number.
     exec_main_status: int = 0
@@ -131,7 +131,7 @@ class UnitState:
     left_inactive: float = 0.0
     left_active: float = 0.0
     became_inactive: float = 0.0
-    #: The wall clock, as it was then, at the earlier of `left_active` and `became_inactive`; 0: none.
+    #: The wall clock at the earlier of `left_active` and `became_inactive`; 0: none.
     end_wall: float = 0.0
     #: A condition in the unit file kept it from its last start.
     condition_failed: bool = False
@@ -142,7 +142,7 @@ class UnitState:
     #: Units whose end is its end too.
     binds_to: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
-    #: Units that cannot run beside it, targets left out (every service conflicts with shutdown.target).
+    #: Units that cannot run beside it, without targets (all conflict with shutdown.target).
     conflicts: tuple[str, ...] = ()
     stop_when_unneeded: bool = False
     #: Bytes and numbers of its control group; None where unknown or unlimited.
@@ -160,7 +160,7 @@ class UnitState:
 def read_state(
     name: str, unit: Mapping[str, Any], own: Mapping[str, Any], job: Job | None, clock: Clock
 ) -> UnitState:
-    """A unit's state from the properties of `org.freedesktop.systemd1.Unit` and of its kind's interface."""
+    """A unit's state from the properties of its interfaces: `...Unit`, and that of its own kind."""
 
     def seconds(key: str) -> float:
         return float(unit.get(key, 0)) / 1e6
