@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from agent.checks.check import CheckType
+from agent.checks.service import SERVICE
 
-CHECKS: dict[str, CheckType] = {}
+CHECKS: dict[str, CheckType] = {
+    "service": SERVICE,
+}

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from agent.clock import Clock
+from agent.core.model import Instant
+from agent.errors import Unavailable
+from agent.host.systemd import Systemd
+
+#: sd_booted(3): this directory exists exactly where systemd is PID 1.
+_BOOTED = Path("/run/systemd/system")
+
+
+def _no_run(_unit: str, _at: Instant) -> bool:
+    return False
 
 
 @dataclass(kw_only=True)
@@ -13,5 +25,36 @@ class Machine:
     """What looks may use of this machine. An edge that is not there is None."""
 
     clock: Clock
+    #: None where systemd is not PID 1. Elsewhere calls raise Unavailable while it is out of reach.
+    systemd: Systemd | None = None
+    #: Whether a run of hostmend that concerns a unit was alive at an instant: what such a run stops
+    #: is no operator's wish.
+    ran: Callable[[str, Instant], bool] = _no_run
     #: What cannot be watched here, and why, by the name of the edge: `{"systemd": "no D-Bus ..."}`.
     missing: Mapping[str, str] = field(default_factory=dict)
+
+    async def close(self) -> None:
+        """Let go of every edge."""
+        if self.systemd is not None:
+            await self.systemd.close()
+
+
+async def open_machine(clock: Clock) -> Machine:
+    """Try each edge; those that are not there are named in `missing`. Never raises for that."""
+    machine = Machine(clock=clock)
+    missing: dict[str, str] = {}
+    if not _BOOTED.is_dir():  # noqa: ASYNC240  # /run is in memory
+        missing["systemd"] = "systemd is not PID 1 here: services cannot be watched"
+    else:
+        machine.systemd = Systemd(clock)
+        try:
+            await machine.systemd.open()
+        except Unavailable as error:
+            missing["systemd"] = f"{error}: install and start dbus; hostmend goes on trying"
+        if os.geteuid() != 0:
+            missing["journal"] = (
+                "not root: unless this user may read the whole journal (group systemd-journal), "
+                "an operator's stop before this start of hostmend looks like an unclear one"
+            )
+    machine.missing = missing
+    return machine

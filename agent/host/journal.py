@@ -1,0 +1,124 @@
+"""The journal, through journalctl: bounded in time and output, and quick to give up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from agent.errors import Unavailable
+from agent.host.stops import TOLD, Told
+
+#: Longest that one reading may take: a corrupt or huge journal must not hold up a look.
+_TIME_LIMIT = 3.0
+#: Most bytes taken from journalctl; lines can be of any length.
+_MOST_BYTES = 256 * 1024
+_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "SYSTEMD_COLORS": "0",
+    "SYSTEMD_PAGER": "",
+}
+
+
+def boot_id() -> str:
+    """This boot's id as journal fields write it. Raises Unavailable."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    except OSError as error:
+        raise Unavailable(f"cannot read the journal: no boot id: {error}") from error
+
+
+async def read_told(
+    units: Iterable[str], *, since_wall: float, since_monotonic: float, most: int = 40
+) -> tuple[Told, ...]:
+    """What systemd itself wrote about these units (primary names) in this boot, newest first.
+
+    `since_wall` is the wall clock as it was then (0: no limit), `since_monotonic` CLOCK_MONOTONIC,
+    both in seconds: a container may share its boot id with earlier lives of itself. Raises
+    Unavailable.
+    """
+    matches = [f"_BOOT_ID={boot_id()}", "_PID=1"]
+    matches += [f"UNIT={unit}" for unit in units]
+    matches += [f"MESSAGE_ID={id}" for id in TOLD]
+    fields = "MESSAGE_ID,UNIT,JOB_TYPE,JOB_RESULT"
+    options = ["--reverse", f"--lines={most}", "--output=json", f"--output-fields={fields}"]
+    if since_wall:
+        options.append(f"--since=@{since_wall:.6f}")
+    text = await _read([*options, *matches])
+    told = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            told.append(
+                Told(
+                    unit=str(entry["UNIT"]),
+                    message_id=str(entry["MESSAGE_ID"]),
+                    monotonic=int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6,
+                    job_type=str(entry.get("JOB_TYPE", "")),
+                    job_result=str(entry.get("JOB_RESULT", "")),
+                )
+            )
+    return tuple(line for line in told if line.monotonic >= since_monotonic)
+
+
+async def read_log(
+    unit: str, invocation_id: str, *, lines: int = 60, most_bytes: int = 16 * 1024
+) -> str:
+    """The last lines of one start of a unit: its own, and systemd's about it.
+
+    Without an invocation id, the unit's last lines in this boot. Raises Unavailable.
+    """
+    if invocation_id:
+        matches = [f"_SYSTEMD_INVOCATION_ID={invocation_id}", "+", f"INVOCATION_ID={invocation_id}"]
+    else:
+        boot = f"_BOOT_ID={boot_id()}"
+        matches = [boot, f"_SYSTEMD_UNIT={unit}", "+", boot, "_PID=1", f"UNIT={unit}"]
+    options = ["--no-hostname", "--output=short-iso", f"--lines={lines}"]
+    text = await _read([*options, *matches])
+    if len(text.encode()) <= most_bytes:
+        return text
+    kept = text.encode()[-most_bytes:].decode(errors="ignore")
+    return "(earlier lines left out)\n" + kept.partition("\n")[2]
+
+
+async def _read(arguments: list[str]) -> str:
+    """What journalctl prints. Raises Unavailable if it fails, or runs past its time."""
+    argv = ["journalctl", "--quiet", "--no-pager", *arguments]
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_ENVIRONMENT,
+        )
+    except OSError as error:
+        raise Unavailable(f"cannot read the journal: cannot start journalctl: {error}") from error
+    try:
+        async with asyncio.timeout(_TIME_LIMIT):
+            out, err = await asyncio.gather(_take(process.stdout), _take(process.stderr))
+            code = await process.wait()
+    except TimeoutError:
+        raise Unavailable(
+            f"cannot read the journal: journalctl took longer than {_TIME_LIMIT:g} s"
+        ) from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if code != 0:
+        why = err.decode(errors="replace").strip() or f"exit code {code}"
+        raise Unavailable(f"cannot read the journal: {why}")
+    return out.decode(errors="replace")
+
+
+async def _take(stream: asyncio.StreamReader | None) -> bytes:
+    """All of a stream, of which the first bytes are kept and the rest is let go by."""
+    kept = bytearray()
+    while stream is not None and (chunk := await stream.read(65536)):
+        kept += chunk[: max(0, _MOST_BYTES - len(kept))]
+    return bytes(kept)

@@ -1,0 +1,226 @@
+"""Who brought a unit down: an operator's stop is an intention, a death is not.
+
+Neither `inactive` nor an exit code tells (a Java server that is told to stop leaves 143 and is
+`failed`). What tells is the stop job: seen on the bus while it is watched, and in the journal for
+what happened before. This module is the bookkeeping; it asks nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+# Message ids of systemd's own log lines (sd-messages.h, systemd.catalog).
+STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"
+STARTED = "39f53479d3a045ac8e11786248231fbf"
+START_FAILED = "be02cf6855d2428ba40df7e9d022f03d"
+STOPPING = "de5b426a63be47a7b6ac3eaac82e2f6f"
+STOPPED = "9d1aaa27d60140bd96365438aad20286"
+SUCCEEDED = "7ad2d189f7e94e70a38c781354912448"
+FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
+PROCESS_ENDED = "98e322203f7a4ed290d09fe03c09fe15"
+RESTART_SCHEDULED = "5eb03494b6584870a536b337290809b3"
+
+TOLD = (
+    STARTING,
+    STARTED,
+    START_FAILED,
+    STOPPING,
+    STOPPED,
+    SUCCEEDED,
+    FAILED,
+    PROCESS_ENDED,
+    RESTART_SCHEDULED,
+)
+_STARTS = frozenset({STARTING, STARTED, START_FAILED})
+_ENDS = frozenset({SUCCEEDED, FAILED, PROCESS_ENDED, RESTART_SCHEDULED})
+
+#: Results of a stop job after which the unit was stopped: it may have taken a SIGKILL or an error.
+_CARRIED_OUT = frozenset({"done", "failed", "timeout"})
+#: Jobs that bring a unit up, whatever was wanted before.
+_UPWARD = frozenset({"start", "restart"})
+
+#: Seconds between an event and its entry in the journal, or between two events of one transaction.
+NEAR = 2.0
+
+
+class StoppedBy(StrEnum):
+    """What brought a unit down."""
+
+    #: A stop job that somebody asked for.
+    OPERATOR = "operator"
+    #: A run of hostmend that stopped it and did not start it again.
+    HOSTMEND = "hostmend"
+    #: Itself: it ended, or was killed, without a stop job.
+    ITSELF = "itself"
+    #: systemd, because a unit that it is bound to, or needs for its start, went away.
+    DEPENDENCY = "dependency"
+    #: systemd, because a unit that cannot run beside it was started.
+    CONFLICT = "conflict"
+    #: Nothing: it has not been started since boot.
+    NOBODY = "nobody"
+    #: Neither the bus nor the journal can tell.
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Why a unit is down."""
+
+    by: StoppedBy
+    #: The other unit, for `dependency` and `conflict`.
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One line that systemd itself wrote to the journal about a unit."""
+
+    unit: str
+    message_id: str
+    #: CLOCK_MONOTONIC in seconds when the journal took it.
+    monotonic: float
+    job_type: str = ""
+    job_result: str = ""
+
+
+class Verdict(Enum):
+    """What the bus alone says of a unit that is down."""
+
+    STOPPED = "a stop job was seen"
+    ENDED = "it was watched since it was last up, and there was no stop job"
+    ASK_JOURNAL = "the bus was not watched all the time, or a job ended before its type was read"
+
+
+@dataclass(kw_only=True)
+class _Page:
+    #: It has been watched without a gap since it was last seen up.
+    covered: bool = False
+    #: Jobs in progress; None: of a type not known (yet).
+    jobs: dict[int, str | None] = field(default_factory=dict)
+    stopped: bool = False
+    #: A job of unknown type was carried out.
+    doubtful: bool = False
+    #: What was found out of its present end, and which end that is.
+    settled: tuple[object, Stop] | None = None
+
+
+class StopBook:
+    """What jobs seen on the bus say of why units are down. Names are primary names."""
+
+    def __init__(self) -> None:
+        self._pages: dict[str, _Page] = {}
+
+    def watch(self, units: Mapping[str, str]) -> None:
+        """From now on exactly these units are watched: name -> present active state."""
+        self._pages = {unit: self._pages.get(unit, _Page()) for unit in units}
+        for unit, active_state in units.items():
+            self.see_state(unit, active_state)
+
+    def lose_sight(self) -> None:
+        """The bus went away: anything may have happened since."""
+        self._pages = {unit: _Page() for unit in self._pages}
+
+    def see_state(self, unit: str, active_state: str) -> None:
+        """A watched unit was seen in this active state."""
+        page = self._pages.get(unit)
+        if page is None or active_state in ("inactive", "failed", "deactivating"):
+            return
+        page.covered = True
+        page.settled = None
+        if not page.jobs:
+            page.stopped = page.doubtful = False
+
+    def see_job(self, unit: str, job: int) -> bool:
+        """A job began; True if its type is wanted."""
+        page = self._pages.get(unit)
+        if page is None:
+            return False
+        page.jobs.setdefault(job, None)
+        return True
+
+    def type_job(self, unit: str, job: int, job_type: str) -> None:
+        """The type of a job became known."""
+        page = self._pages.get(unit)
+        if page is None:
+            return
+        if job in page.jobs:
+            page.jobs[job] = job_type
+        if job_type in _UPWARD:
+            page.stopped = page.doubtful = False
+            page.settled = None
+
+    def end_job(self, unit: str, job: int, result: str) -> None:
+        """A job ended."""
+        page = self._pages.get(unit)
+        if page is None or job not in page.jobs:
+            return
+        job_type = page.jobs.pop(job)
+        if result not in _CARRIED_OUT:
+            return
+        page.settled = None
+        if job_type is None:
+            page.doubtful = True
+        elif job_type == "stop":
+            page.stopped = True
+
+    def judge(self, unit: str) -> Verdict:
+        """What is known of a unit that is down now."""
+        page = self._pages.get(unit)
+        if page is None:
+            return Verdict.ASK_JOURNAL
+        if page.stopped or "stop" in page.jobs.values():
+            return Verdict.STOPPED
+        if not page.covered or page.doubtful or None in page.jobs.values():
+            return Verdict.ASK_JOURNAL
+        return Verdict.ENDED
+
+    def settle(self, unit: str, end: object, stop: Stop) -> None:
+        """Remember what was found out about one end of a unit."""
+        page = self._pages.get(unit)
+        if page is not None:
+            page.settled = (end, stop)
+
+    def settled(self, unit: str, end: object) -> Stop | None:
+        """What was found out before about the same end."""
+        page = self._pages.get(unit)
+        if page is None or page.settled is None or page.settled[0] != end:
+            return None
+        return page.settled[1]
+
+
+def judge_journal(told: Iterable[Told], *, became_inactive: float) -> StoppedBy | None:
+    """Who brought a unit down, from systemd's lines about it since boot, newest first.
+
+    `became_inactive` is CLOCK_MONOTONIC in seconds, 0 if systemd does not know (it forgets units
+    that nothing refers to). None: the journal does not tell, or not yet.
+    """
+    lines = list(told)
+    if not lines and not became_inactive:
+        return StoppedBy.NOBODY
+    if not lines or lines[0].monotonic < became_inactive - NEAR:
+        return None
+    for line in lines:
+        if line.message_id == STOPPED:
+            return StoppedBy.OPERATOR if _is_stop(line) else StoppedBy.ITSELF
+        if line.message_id == STOPPING:
+            return None
+        if line.message_id == START_FAILED and line.job_result == "dependency":
+            return StoppedBy.DEPENDENCY
+        if line.message_id in _STARTS:
+            break
+    return StoppedBy.ITSELF
+
+
+def _is_stop(line: Told) -> bool:
+    # The stopping half of a restart ends with the same message, and the type `restart`.
+    return line.job_type in ("stop", "") and line.job_result in {*_CARRIED_OUT, ""}
+
+
+def ended_by_itself(told: Iterable[Told], *, before: float) -> bool:
+    """Whether a unit ended without a job shortly before an instant (CLOCK_MONOTONIC, seconds)."""
+    lines = [line for line in told if before - 5 * NEAR <= line.monotonic <= before + NEAR]
+    return any(line.message_id in _ENDS for line in lines) and not any(
+        line.message_id in (STOPPING, STOPPED) for line in lines
+    )
