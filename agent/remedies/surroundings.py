@@ -1,0 +1,86 @@
+"""The environments of a job and of Ansible: made from scratch, nothing of the host's leaks in."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import site
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+#: An ansible.cfg without a setting: naming it keeps those of cwd, home and /etc out.
+_CONFIG = _PACKAGE / "ansible.cfg"
+_LIGHT = _PACKAGE / "light_interpreter"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def make_job_environment(mark: str, token: str, scratch: Path) -> dict[str, str]:
+    """For a job and all that it starts."""
+    environment = {
+        "PATH": _PATH,
+        "LANG": "C.UTF-8",
+        "HOME": _home(),
+        "TMPDIR": str(scratch / "tmp"),
+        mark: token,
+    }
+    source = _PACKAGE.parent.parent
+    if str(source) not in site.getsitepackages():
+        # A checkout: `-P` keeps the working directory out, so it must be named.
+        environment["PYTHONPATH"] = str(source)
+    return environment
+
+
+def _home() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/"
+
+
+def make_scratch(scratch: Path) -> None:
+    """The directories that the environments name, for this user alone. Raises OSError."""
+    scratch.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch.mkdir(mode=0o700)
+    for name in ("tmp", "home", "local", "remote", "private"):
+        (scratch / name).mkdir(mode=0o700)
+
+
+def make_ansible_environment(scratch: Path, collections: Sequence[str] = ()) -> dict[str, str]:
+    """What ansible-core reads (its configuration reference names each), all on the runtime tmpfs.
+
+    Only there can it work while `/` has no byte and no inode left.
+    """
+    environment = {
+        "ANSIBLE_CONFIG": str(_CONFIG),
+        "ANSIBLE_HOME": str(scratch / "home"),
+        "ANSIBLE_LOCAL_TEMP": str(scratch / "local"),
+        "ANSIBLE_REMOTE_TEMP": str(scratch / "remote"),
+        # Modules go to their interpreter's stdin: no file, and /run is noexec anyway.
+        "ANSIBLE_PIPELINING": "1",
+        "ANSIBLE_GATHERING": "explicit",
+        "ANSIBLE_INVENTORY_ENABLED": "yaml",
+        "ANSIBLE_LIBRARY": str(scratch / "none"),
+        "ANSIBLE_MODULE_UTILS": str(scratch / "none"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+        "ANSIBLE_DEPRECATION_WARNINGS": "0",
+        "ANSIBLE_DUPLICATE_YAML_DICT_KEY": "error",
+        "HOSTMEND_PYTHON": sys.executable,
+    }
+    if collections:
+        environment["ANSIBLE_COLLECTIONS_PATH"] = ":".join(collections)
+    return environment
+
+
+def choose_interpreter(remedy: Path, wanted: str | None) -> str:
+    """The Python for the remedy's modules: as it wants, else the light one, else our own.
+
+    The light one takes Ansible's modules from the installed package, so a remedy that brings
+    modules of its own gets a plain one.
+    """
+    if wanted:
+        return wanted
+    own = any(entry.name in ("library", "module_utils") for entry in remedy.rglob("*"))
+    return sys.executable if own or not os.access(_LIGHT, os.X_OK) else str(_LIGHT)
