@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from agent.core.model import (
@@ -19,6 +19,7 @@ from agent.core.model import (
     Storm,
     Transition,
 )
+from agent.feed import LiveEvent
 
 T = TypeVar("T")
 
@@ -140,17 +141,6 @@ class RemedyInfo:
     replaces: str | None
     #: Checks whose ladder names it.
     used_by: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveEvent:
-    """Something that happened, for those who watch."""
-
-    id: int
-    at: Instant
-    #: look | incident | run | task | notice | agent
-    kind: str
-    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AgentFacade(Protocol):

@@ -2,10 +2,56 @@
 
 from __future__ import annotations
 
-from agent.core.model import Decision, Event
-from agent.engine import Engine
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from agent.agent import AgentFacade
+from agent.carriers import JobCarrier, Mail
+from agent.clock import Clock
+from agent.config import Config, load_config
+from agent.core.model import (
+    Decision,
+    Event,
+    Evidence,
+    Finding,
+    Host,
+    Instant,
+    Looked,
+    Reconfigured,
+    RunEnded,
+)
+from agent.engine import Engine, Listener
+from agent.errors import HostmendError, NotFound, StoreError
+from agent.feed import Feed
+from agent.host.machine import open_machine
+from agent.host.transition import host_transition
+from agent.notify.backoff import next_attempt
+from agent.notify.client import validate_routes
+from agent.notify.delivery import Delivery
+from agent.remedies.catalog import SHIPPED, Catalog
+from agent.remedies.client import Spare, prepare_runtime
+from agent.remedies.options import check_value
+from agent.running import Loaded, Parts, RunningAgent
+from agent.settings import Settings
+from agent.store.history import History
+from agent.store.state import State
+from agent.triggers.systemd import SystemdTrigger
 from agent.watcher import Watcher
+from agent.witness import Witness
 from agent.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+#: Where an operator's own remedies live, beside the main configuration file.
+_OWN_REMEDIES = "playbooks"
 
 
 def connect(engine: Engine, watcher: Watcher, worker: Worker) -> None:
@@ -19,3 +65,291 @@ def connect(engine: Engine, watcher: Watcher, worker: Worker) -> None:
         watcher.request(decision.look)
 
     engine.listen(hear)
+
+
+def find_remedies(settings: Settings) -> Catalog:
+    """The remedies on offer: shipped ones, and the operator's own beside the configuration."""
+    return Catalog.load(remedy_dirs(settings))
+
+
+def remedy_dirs(settings: Settings) -> tuple[Path, ...]:
+    return (SHIPPED, settings.config.parent / _OWN_REMEDIES)
+
+
+def read_config(settings: Settings, clock: Clock) -> Loaded:
+    """The configuration in effect. Raises ConfigError for the first thing that is wrong."""
+    catalog = find_remedies(settings)
+    config = load_config(settings.config, catalog=catalog, read_option=_read_option)
+    return Loaded(config=config, catalog=catalog, at=clock.now())
+
+
+def _read_option(option: object, value: object) -> object:
+    return check_value(option, value, None)  # type: ignore[arg-type]  # the catalogue's own options
+
+
+@contextlib.asynccontextmanager
+async def open_agent(settings: Settings) -> AsyncIterator[AgentFacade]:
+    """The running agent, until the block ends; then it is drained.
+
+    Raises ConfigError, StoreError or Unavailable when it cannot start.
+    """
+    _make_private(settings.state_dir)
+    _make_private(settings.runtime_dir)
+    clock = Clock.anchored(settings.runtime_dir / "clock")
+    loaded = read_config(settings, clock)
+    prepare_runtime(settings.runtime_dir)
+    async with contextlib.AsyncExitStack() as stack:
+        writer = stack.enter_context(ThreadPoolExecutor(1, "state"))
+        history_writer = stack.enter_context(ThreadPoolExecutor(1, "history"))
+        state = State(settings.state_dir / "state.db")
+        stack.callback(state.close)
+        history = _open_history(settings.state_dir / "history.db")
+        stack.callback(history.close)
+        engine = Engine(state=state, clock=clock, policy=loaded.config.policy, writer=writer)
+        stack.callback(engine.close)
+        machine = await open_machine(clock)
+        stack.push_async_callback(machine.close)
+        machine.ran = _make_ran(engine, clock)
+        feed = Feed()
+
+        def config() -> Config:
+            return agent.loaded.config
+
+        async def look(name: str) -> tuple[Finding, ...]:
+            check = config().checks[name]
+            return await check.type.look(check.options, machine)
+
+        async def gather(name: str, finding: Finding) -> tuple[Evidence, ...]:
+            check = config().checks[name]
+            return await check.type.gather(check.options, finding, machine)
+
+        async def take(looked: Looked) -> Decision:
+            return await engine.take(looked)
+
+        async def transition() -> str:
+            return await host_transition(machine)
+
+        watcher = Watcher(look=look, transition=transition, take=take, clock=clock)
+        witness = Witness(gather=gather, history=history, writer=history_writer, clock=clock)
+        stack.callback(witness.close)
+        spare = Spare(settings.runtime_dir) if loaded.config.warm else None
+        if spare is not None:
+            stack.push_async_callback(spare.close)
+        jobs = JobCarrier(
+            config=config,
+            remedy_dirs=remedy_dirs(settings),
+            runtime_dir=settings.runtime_dir,
+            witness=witness,
+            clock=clock,
+            spare=spare,
+        )
+        host_name = socket.gethostname()
+        mail = Mail(
+            config=config,
+            read=engine.read,
+            witness=witness,
+            host=host_name,
+            origin=_origin(),
+            clock=clock,
+        )
+        worker = Worker(
+            host=lambda: engine.host,
+            take=engine.take,
+            read=engine.read,
+            jobs=jobs,
+            deliver=mail,
+            next_attempt=next_attempt,
+            clock=clock,
+            on_run_event=lambda run, event: agent.hear_run_event(run, event),
+            on_notice=lambda notice: agent.hear_notice(notice),
+        )
+        trigger = None
+        if machine.systemd is not None:
+            trigger = SystemdTrigger(machine.systemd, lambda name: watcher.request((name,)))
+            stack.callback(trigger.close)
+
+        async def apply(new: Loaded) -> None:
+            await engine.reconfigure(new.config.policy)
+            await watch(new.config)
+
+        async def watch(new: Config) -> None:
+            if trigger is not None:
+                await trigger.watch(_watched(new, "systemd"))
+            watcher.watch(new.policy.checks)
+
+        async def read() -> Loaded:
+            return await asyncio.to_thread(read_config, settings, clock)
+
+        agent = RunningAgent(
+            parts=Parts(
+                engine=engine,
+                watcher=watcher,
+                worker=worker,
+                witness=witness,
+                history=history,
+                history_writer=history_writer,
+                machine=machine,
+                feed=feed,
+                clock=clock,
+            ),
+            loaded=loaded,
+            read_config=read,
+            apply_config=apply,
+            version=hostmend_version(),
+            host=host_name,
+            config_path=str(settings.config),
+        )
+        connect(engine, watcher, worker)
+        engine.listen(witness.hear)
+        engine.listen(agent.hear)
+        engine.listen(_forgetter(jobs))
+        agent.count_due(await engine.read(State.count_due))
+        worker.start()
+        await engine.take(Reconfigured())
+        if spare is not None:
+            await spare.refill()
+        await watch(loaded.config)
+        checking = asyncio.ensure_future(_check_routes(loaded.config, agent))
+        try:
+            yield agent
+        finally:
+            checking.cancel()
+            watcher.close()
+            await worker.drain()
+
+
+async def look_once(settings: Settings, names: tuple[str, ...]) -> Mapping[str, Looked]:
+    """One look at each named check, or at all; needs no agent and repairs nothing.
+
+    Raises ConfigError, and NotFound for a name that is not configured.
+    """
+    clock = Clock()
+    loaded = read_config(settings, clock)
+    checks = loaded.config.checks
+    unknown = [name for name in names if name not in checks]
+    if unknown:
+        known = ", ".join(checks) or "none"
+        raise NotFound(f"cannot look at {', '.join(unknown)}: configured are {known}")
+    machine = await open_machine(clock)
+    results: dict[str, Looked] = {}
+    done = asyncio.Event()
+    wanted = {name: checks[name].policy for name in (names or checks)}
+
+    async def look(name: str) -> tuple[Finding, ...]:
+        return await checks[name].type.look(checks[name].options, machine)
+
+    async def nothing() -> str:
+        return ""
+
+    async def keep(looked: Looked) -> Decision:
+        results.setdefault(looked.check, looked)
+        if len(results) == len(wanted):
+            done.set()
+        return Decision(host=Host())
+
+    watcher = Watcher(look=look, transition=nothing, take=keep, clock=clock)
+    try:
+        if wanted:
+            watcher.watch(wanted)
+            watcher.request(wanted)
+            await done.wait()
+    finally:
+        watcher.close()
+        await machine.close()
+    return {name: results[name] for name in wanted}
+
+
+def hostmend_version() -> str:
+    try:
+        return version("hostmend")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _make_private(directory: Path) -> None:
+    """A directory that only its owner enters. Raises StoreError where it cannot be that."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = directory.stat()
+        if held.st_uid != os.geteuid():
+            raise StoreError(f"cannot use {directory}: it belongs to user {held.st_uid}, not to us")
+        if held.st_mode & 0o022:
+            raise StoreError(f"cannot use {directory}: others may write to it; chmod 700 it")
+    except OSError as error:
+        raise StoreError(f"cannot use {directory}: {error.strerror}") from error
+
+
+def _open_history(path: Path) -> History:
+    """The history; one that cannot be read is moved aside, since losing it loses no incident."""
+    try:
+        return History(path)
+    except StoreError as error:
+        aside = path.with_name(f"{path.name}.broken")
+        _log.error("%s; it is moved to %s and a new one is begun", error, aside)
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
+        return History(path)
+
+
+def _origin() -> str:
+    """Identifies this host in message ids without giving its machine id away (machine-id(5))."""
+    try:
+        identity = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        identity = ""
+    identity = identity or socket.gethostname()
+    return hashlib.sha256(f"hostmend:{identity}".encode()).hexdigest()[:16]
+
+
+def _make_ran(engine: Engine, clock: Clock) -> Callable[[str, Instant], bool]:
+    """Whether a run on a unit was alive at an instant: what it stops is no operator's wish."""
+
+    def ran(unit: str, at: Instant) -> bool:
+        return any(
+            run.started is not None
+            and unit in run.options.values()
+            and run.started <= at <= (run.ended or clock.now())
+            for run in engine.host.runs
+        )
+
+    return ran
+
+
+def _watched(config: Config, trigger: str) -> dict[str, frozenset[str]]:
+    """What a trigger watches: the thing -> the checks it is for."""
+    found: dict[str, set[str]] = {}
+    for name, check in config.checks.items():
+        for watch in check.type.watches(check.options):
+            if watch.trigger == trigger:
+                found.setdefault(watch.what, set()).add(name)
+    return {what: frozenset(names) for what, names in found.items()}
+
+
+def _forgetter(jobs: JobCarrier) -> Listener:
+    """Once a run's end is durable, what its job kept is removed."""
+
+    def hear(event: Event, _decision: Decision) -> None:
+        if isinstance(event, RunEnded):
+            jobs.forget(event.run)
+
+    return hear
+
+
+async def _check_routes(config: Config, agent: RunningAgent) -> None:
+    """Says early which routes cannot work, long before they are needed."""
+    routes = {
+        name: Delivery(
+            id=name,
+            route=name,
+            url=route.url,
+            url_file=str(route.url_file) if route.url_file else None,
+        )
+        for name, route in config.routes.items()
+    }
+    try:
+        for name, error in (await validate_routes(routes)).items():
+            agent.problems[f"route {name}"] = f"route {name} cannot deliver: {error}"
+            _log.error("route %s cannot deliver: %s", name, error)
+    except HostmendError as error:
+        _log.error("cannot check the routes: %s", error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from pathlib import Path
 
 
 class Clock:
@@ -12,8 +14,28 @@ class Clock:
     Seconds since the Unix epoch as they were believed when the clock was made.
     """
 
-    def __init__(self) -> None:
-        self._anchor = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    def __init__(self, anchor: float | None = None) -> None:
+        """`anchor`: the wall clock at boot, in seconds; by default as it is believed now."""
+        if anchor is None:
+            anchor = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._anchor = anchor
+
+    @classmethod
+    def anchored(cls, file: Path) -> Clock:
+        """The clock that every agent of this boot shares, through a file that dies with the boot.
+
+        A file of another boot, or one that cannot be read, is replaced; one that cannot be written
+        is done without.
+        """
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        with contextlib.suppress(OSError, ValueError):
+            known, anchor = file.read_text().split()
+            if known == boot:
+                return cls(float(anchor))
+        clock = cls()
+        with contextlib.suppress(OSError):
+            file.write_text(f"{boot} {clock._anchor!r}\n")
+        return clock
 
     def now(self) -> float:
         """The present instant, in seconds."""

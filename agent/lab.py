@@ -396,7 +396,9 @@ class _Builder:
 def _apt_proxies() -> dict[str, str]:
     """Apt's proxies in the form that debootstrap's downloader reads."""
     words = ["http_proxy", "Acquire::http::Proxy", "https_proxy", "Acquire::https::Proxy"]
-    done = subprocess.run(["apt-config", "shell", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["apt-config", "shell", *words], capture_output=True, text=True, check=False
+    )
     pairs = (line.partition("=") for word in [done.stdout] for line in shlex.split(word))
     return {key: value for key, _, value in pairs if value and value != "DIRECT"}
 
@@ -532,7 +534,9 @@ def _discard(directory: Path) -> None:
 
 
 def _detach_loops(place: Path) -> None:
-    for line in _machine(["losetup", "--list", "--noheadings", "-O", "NAME,BACK-FILE"]).splitlines():
+    for line in _machine(
+        ["losetup", "--list", "--noheadings", "-O", "NAME,BACK-FILE"]
+    ).splitlines():
         device, _, file = line.strip().partition(" ")
         if file.strip().startswith(f"{place}/"):
             _machine(["losetup", "-d", device])
@@ -797,7 +801,7 @@ class Lab:
         *,
         check: bool = True,
         timeout: float = 60.0,
-        input: str | None = None,  # noqa: A002
+        input: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the host to its end, as root, with an environment made from scratch.
@@ -825,7 +829,9 @@ class Lab:
                 raise
         if process.returncode and time.monotonic() - begun >= timeout:
             raise subprocess.TimeoutExpired(list(argv), timeout, out, err)
-        done = subprocess.CompletedProcess([str(word) for word in argv], process.returncode, out, err)
+        done = subprocess.CompletedProcess(
+            [str(word) for word in argv], process.returncode, out, err
+        )
         if check and done.returncode != 0:
             error = subprocess.CalledProcessError(done.returncode, done.args, out, err)
             error.add_note(f"it printed:\n{out}{err}")
@@ -896,9 +902,7 @@ class Lab:
                 raise TimeoutError(f"{name} did not come true in {seconds:g} s; at last {last}")
             time.sleep(0.05)
 
-    def volume(
-        self, path: str | Path, size: str, fs: Literal["ext4", "tmpfs"] = "ext4"
-    ) -> None:
+    def volume(self, path: str | Path, size: str, fs: Literal["ext4", "tmpfs"] = "ext4") -> None:
         """Mount a new, empty file system of this size (`64M`) in the host; it lives until the end.
 
         ext4 lies on a loop device and, as everywhere, keeps 5 % for root.

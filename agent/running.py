@@ -1,0 +1,579 @@
+"""The running agent behind the facade: asks the engine, orders through the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from agent.agent import (
+    AgentStatus,
+    CheckStatus,
+    EvidenceItem,
+    Explanation,
+    IncidentStory,
+    Page,
+    RemedyInfo,
+)
+from agent.clock import Clock
+from agent.config import Config
+from agent.core.holds import NextStep, count_attempts, gates, mode_of, next_step
+from agent.core.model import (
+    Decision,
+    Event,
+    Held,
+    Incident,
+    Instant,
+    Looked,
+    Notice,
+    NoticeState,
+    Ordered,
+    Run,
+    RunEnded,
+    RunStarted,
+    State,
+    Status,
+    Step,
+    Verb,
+)
+from agent.core.units import format_duration
+from agent.engine import Engine
+from agent.errors import ConfigError, Conflict, HostmendError, Invalid, NotFound, RemedyError
+from agent.feed import Feed, LiveEvent
+from agent.host.machine import Machine
+from agent.remedies.catalog import Catalog
+from agent.remedies.description import Remedy
+from agent.remedies.options import check_options
+from agent.store.history import History
+from agent.store.state import Listing
+from agent.watcher import Watcher
+from agent.witness import Witness
+from agent.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+_WORST = (Status.OK, Status.UNKNOWN, Status.WARNING, Status.CRITICAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A configuration with the remedies that it was read against."""
+
+    config: Config
+    catalog: Catalog
+    at: Instant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a running agent is made of."""
+
+    engine: Engine
+    watcher: Watcher
+    worker: Worker
+    witness: Witness
+    history: History
+    history_writer: Executor
+    machine: Machine
+    feed: Feed
+    clock: Clock
+
+
+class RunningAgent:
+    """Implements `agent.agent.AgentFacade` over the parts that bootstrap made."""
+
+    def __init__(
+        self,
+        *,
+        parts: Parts,
+        loaded: Loaded,
+        read_config: Callable[[], Awaitable[Loaded]],
+        apply_config: Callable[[Loaded], Awaitable[None]],
+        version: str,
+        host: str,
+        config_path: str,
+    ) -> None:
+        self._parts = parts
+        self._loaded = loaded
+        self._read_config = read_config
+        self._apply_config = apply_config
+        self._version = version
+        self._host = host
+        self._config_path = config_path
+        self._started = parts.clock.now()
+        self._seen: dict[str, tuple[str, ...]] = {}
+        self._numbers: dict[str, int] = {}
+        self._due = 0
+        #: What is wrong with the agent itself, by where it comes from.
+        self.problems: dict[str, str] = {}
+        self._note_problems()
+
+    @property
+    def loaded(self) -> Loaded:
+        return self._loaded
+
+    # Listening to what happens
+
+    def hear(self, event: Event, decision: Decision) -> None:
+        """Passes a committed decision on to those who watch."""
+        feed, now = self._parts.feed, self._parts.clock.now()
+        if isinstance(event, Looked):
+            self._hear_look(event, decision)
+        for transition in decision.transitions:
+            incident = _find((*decision.host.incidents, *decision.ended), transition.incident)
+            feed.put(
+                transition.at,
+                "incident",
+                incident=transition.incident,
+                old=transition.old,
+                new=transition.new,
+                why=transition.why,
+                check=incident.check if incident else "",
+                subject=incident.subject if incident else "",
+                resolved_by=incident.resolved_by if incident else None,
+                downtime_seconds=self._downtime(incident) if incident else 0.0,
+            )
+        runs = list(decision.runs)
+        if isinstance(event, RunStarted | RunEnded):
+            runs += [run for run in decision.host.runs if run.id == event.run]
+        for run in runs:
+            feed.put(
+                now,
+                "run",
+                run=run.id,
+                remedy=run.remedy,
+                state=run.state,
+                outcome=run.outcome,
+                incident=run.incident,
+                detail=run.detail,
+                preview=run.preview,
+            )
+        for notice in decision.notices:
+            self._put_notice(notice)
+        self._due += len(decision.notices)
+
+    def _hear_look(self, event: Looked, decision: Decision) -> None:
+        """A look is news when it says something else than the one before, or an incident waits."""
+        seen = tuple(sorted(f"{f.subject}={f.status}:{f.cause}" for f in event.findings))
+        seen += (event.broken,)
+        waiting = any(incident.check == event.check for incident in decision.host.incidents)
+        if self._seen.get(event.check) != seen or waiting:
+            self._seen[event.check] = seen
+            self._parts.feed.put(
+                event.ended,
+                "look",
+                check=event.check,
+                broken=event.broken,
+                took_seconds=event.ended - event.began,
+                findings=[
+                    {
+                        "subject": f.subject,
+                        "status": f.status,
+                        "cause": f.cause,
+                        "summary": f.summary,
+                    }
+                    for f in event.findings
+                ],
+            )
+
+    def hear_notice(self, notice: Notice) -> None:
+        """Passes an attempt at delivery on."""
+        if notice.state is not NoticeState.DUE:
+            self._due = max(0, self._due - 1)
+        self._put_notice(notice)
+
+    def count_due(self, due: int) -> None:
+        """How many notices an earlier agent left."""
+        self._due = due
+
+    def _put_notice(self, notice: Notice) -> None:
+        self._parts.feed.put(
+            self._parts.clock.now(),
+            "notice",
+            notice=notice.id,
+            route=notice.route,
+            reason=notice.reason,
+            state=notice.state,
+            attempts=notice.attempts,
+            error=notice.error,
+            incident=notice.incident.id if notice.incident else None,
+        )
+
+    def hear_run_event(self, run: Run, event: Mapping[str, Any]) -> None:
+        """Keeps and passes on what a job said."""
+        number = self._numbers[run.id] = self._numbers.get(run.id, 0) + 1
+        if event.get("event") == "ended":
+            del self._numbers[run.id]
+        now = self._parts.clock.now()
+        self._parts.feed.put(now, "task", run=run.id, number=number, **_named(event))
+
+        def keep() -> None:
+            try:
+                self._parts.history.add_run_event(run.id, number, now, event)
+            except HostmendError as error:
+                _log.error("cannot keep an event of run %s: %s", run.id, error)
+
+        self._parts.history_writer.submit(keep)
+
+    # Status and checks
+
+    def status(self) -> AgentStatus:
+        last, host = self._parts.engine.last, self._parts.engine.host
+        checks = self.checks()
+        counts: dict[str, int] = {}
+        for check in checks:
+            counts[check.status] = counts.get(check.status, 0) + 1
+        statuses = [Status(check.status) for check in checks]
+        return AgentStatus(
+            version=self._version,
+            host=self._host,
+            started=self._started,
+            now=self._parts.clock.now(),
+            worst=max(statuses, key=_WORST.index, default=Status.OK),
+            checks_count=counts,
+            incidents=tuple(reversed([i for i in host.incidents if not i.state.ended])),
+            holds=last.holds,
+            runs_alive=tuple(run for run in host.runs if run.alive),
+            notices_due=self._due,
+            paused=host.paused,
+            storm=host.storm,
+            silences=host.silences,
+            missing=self._parts.machine.missing,
+            problems=tuple(self.problems.values()),
+            config_path=self._config_path,
+            config_loaded=self._loaded.at,
+        )
+
+    def checks(self) -> tuple[CheckStatus, ...]:
+        return tuple(self.check(name) for name in self._loaded.config.checks)
+
+    def check(self, name: str) -> CheckStatus:
+        loaded = self._loaded.config.checks.get(name)
+        if loaded is None:
+            known = ", ".join(self._loaded.config.checks) or "none"
+            raise NotFound(f"cannot find a check {name!r}: there are {known}")
+        last, policy = self._parts.watcher.last(name), loaded.policy
+        findings = last.findings if last else ()
+        broken = last.broken if last else ""
+        statuses = [finding.status for finding in findings]
+        if last is None or broken:
+            statuses.append(Status.UNKNOWN)
+        overall = self._parts.engine.policy
+        modes = {mode_of(step, policy, overall) for step in policy.ladder}
+        return CheckStatus(
+            name=name,
+            type=loaded.type.name,
+            every=policy.every,
+            depends_on=policy.depends_on,
+            ladder=tuple(step.remedy for step in policy.ladder),
+            mode=", ".join(sorted(modes)) or (policy.mode or overall.mode),
+            labels=policy.labels,
+            looked=last.began if last else None,
+            took=last.ended - last.began if last else None,
+            findings=findings,
+            broken=broken,
+            status=max(statuses, key=_WORST.index, default=Status.OK),
+            incidents=tuple(i.id for i in self._parts.engine.host.incidents if i.check == name),
+        )
+
+    async def look(self, name: str) -> CheckStatus:
+        self.check(name)
+        await self._parts.watcher.look_now(name)
+        return self.check(name)
+
+    # Incidents
+
+    async def incidents(
+        self,
+        *,
+        live: bool | None = None,
+        check: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> Page[Incident]:
+        where: dict[str, object] = {}
+        if live is not None:
+            where["live"] = int(live)
+        if check is not None:
+            where["check_name"] = check
+        listing = Listing(limit=limit + 1, before=_check_id(before, "i"), where=where)
+        found = await self._parts.engine.read(lambda state: state.list_incidents(listing))
+        return _page(found, limit)
+
+    async def _incident(self, incident_id: str) -> Incident:
+        number = _check_id(incident_id, "i") or ""
+        found = await self._parts.engine.read(lambda state: state.find_incident(number))
+        if found is None:
+            raise NotFound(f"cannot find incident {incident_id}: `hostmend incidents` lists them")
+        return found
+
+    async def incident(self, incident_id: str) -> IncidentStory:
+        incident = await self._incident(incident_id)
+        listing = Listing(limit=200, where={"incident": incident.id})
+        read = self._parts.engine.read
+        transitions = await read(lambda state: state.list_transitions(incident.id))
+        runs = await read(lambda state: state.list_runs(listing))
+        notices = await read(lambda state: state.list_notices(listing))
+        kept = await self._parts.witness.read(incident.id)
+        return IncidentStory(
+            incident=incident,
+            held=self._parts.engine.last.holds.get(incident.id),
+            transitions=transitions,
+            runs=tuple(reversed(runs)),
+            notices=tuple(reversed(notices)),
+            evidence=tuple(
+                EvidenceItem(when=k.stage, taken=k.taken, evidence=k.evidence) for k in kept
+            ),
+            downtime=self._downtime(incident),
+        )
+
+    def _downtime(self, incident: Incident) -> float:
+        if incident.failing_since is None:
+            return incident.downtime
+        until = incident.ended or self._parts.clock.now()
+        return incident.downtime + max(0.0, until - incident.failing_since)
+
+    async def explain(self, incident_id: str) -> Explanation:
+        incident = await self._incident(incident_id)
+        policy, host = self._parts.engine.policy, self._parts.engine.host
+        now = self._parts.clock.now()
+        check = policy.checks.get(incident.check)
+        waiting = incident.state in (State.OPEN, State.ESCALATED)
+        found: tuple[Held, ...] = ()
+        chosen: NextStep | str = ""
+        attempts: dict[str, str] = {}
+        if check is not None and not incident.state.ended:
+            chosen = next_step(incident, check, host, policy, now)
+            attempts = {
+                step.key: f"{count_attempts(incident, step, host, policy, now)} of {step.attempts}"
+                for step in check.ladder
+            }
+            if waiting:
+                found = tuple(gates(incident, check, host, policy, now))
+        used = sum(
+            not run.by and not run.preview and now - run.planned < policy.budget_window
+            for run in host.runs
+        )
+        remedy = chosen if isinstance(chosen, NextStep) else None
+        return Explanation(
+            incident=incident,
+            remedy=remedy.step.remedy if remedy else "",
+            options=remedy.options if remedy else {},
+            gates=found,
+            attempts=attempts,
+            budget=(used, policy.runs_per_hour),
+            next=_say_next(incident, found, remedy, now),
+        )
+
+    async def acknowledge(self, incident_id: str, *, by: str) -> Incident:
+        return await self._order_on(incident_id, Verb.ACKNOWLEDGE, by)
+
+    async def approve(self, incident_id: str, *, by: str, digest: str = "") -> Incident:
+        return await self._order_on(incident_id, Verb.APPROVE, by, digest=digest)
+
+    async def reject(self, incident_id: str, *, by: str) -> Incident:
+        return await self._order_on(incident_id, Verb.REJECT, by)
+
+    async def retry(self, incident_id: str, *, by: str) -> Incident:
+        return await self._order_on(incident_id, Verb.RETRY, by)
+
+    async def close(self, incident_id: str, *, by: str) -> Incident:
+        return await self._order_on(incident_id, Verb.CLOSE, by)
+
+    async def _order_on(
+        self, incident_id: str, verb: Verb, by: str, *, digest: str = ""
+    ) -> Incident:
+        known = await self._incident(incident_id)
+        if known.state.ended:
+            raise Conflict(f"cannot {verb} incident {known.id}: it is {known.state} already")
+        order = Ordered(verb=verb, by=by, target=known.id, digest=digest)
+        await self._parts.engine.take(order)
+        return await self._incident(known.id)
+
+    async def pause(self, *, by: str, seconds: float | None = None, why: str = "") -> None:
+        until = None if seconds is None else self._parts.clock.now() + seconds
+        await self._parts.engine.take(Ordered(verb=Verb.PAUSE, by=by, until=until, why=why))
+
+    async def resume(self, *, by: str) -> None:
+        await self._parts.engine.take(Ordered(verb=Verb.RESUME, by=by))
+
+    # Remedies and runs
+
+    def remedies(self) -> tuple[RemedyInfo, ...]:
+        return tuple(self._describe(r) for r in self._loaded.catalog.remedies.values())
+
+    def remedy(self, name: str) -> RemedyInfo:
+        return self._describe(self._loaded.catalog.get(name))
+
+    def _describe(self, remedy: Remedy) -> RemedyInfo:
+        checks = self._loaded.config.checks.items()
+        return RemedyInfo(
+            name=remedy.name,
+            summary=remedy.summary,
+            path=str(remedy.path),
+            risk=remedy.risk,
+            changes=remedy.changes,
+            timeout=remedy.timeout,
+            handles=remedy.handles,
+            options={
+                name: {
+                    "type": option.type,
+                    "required": option.required,
+                    "description": option.description,
+                    **({"default": option.default} if option.default is not None else {}),
+                    **({"choices": list(option.choices)} if option.choices else {}),
+                    **({"from": option.source} if option.source else {}),
+                    **({"allow": "configured"} if option.configured_only else {}),
+                }
+                for name, option in remedy.options.items()
+            },
+            digest=remedy.digest,
+            replaces=remedy.replaces,
+            used_by=tuple(
+                name
+                for name, check in checks
+                if any(step.remedy == remedy.name for step in check.policy.ladder)
+            ),
+        )
+
+    async def run_remedy(
+        self, name: str, options: Mapping[str, Any], *, preview: bool, by: str
+    ) -> Run:
+        remedy = self._loaded.catalog.get(name)
+        try:
+            checked = check_options(
+                name, remedy.options, options, configured=self._loaded.config.configured
+            )
+        except RemedyError as error:
+            raise Invalid(str(error)) from error
+        step = Step(
+            key="",
+            remedy=name,
+            causes=(),
+            options=checked,
+            risk=remedy.risk,
+            changes=remedy.changes,
+            timeout=remedy.timeout,
+            lock=remedy.lock,
+            digest=remedy.digest,
+        )
+        order = Ordered(verb=Verb.RUN, by=by, step=step, preview=preview)
+        decision = await self._parts.engine.take(order)
+        return await self.run(decision.made)
+
+    async def runs(
+        self, *, limit: int = 50, before: str | None = None, incident: str | None = None
+    ) -> Page[Run]:
+        where = {} if incident is None else {"incident": _check_id(incident, "i")}
+        listing = Listing(limit=limit + 1, before=_check_id(before, "r"), where=where)
+        found = await self._parts.engine.read(lambda state: state.list_runs(listing))
+        return _page(found, limit)
+
+    async def run(self, run_id: str) -> Run:
+        number = _check_id(run_id, "r") or ""
+        found = await self._parts.engine.read(lambda state: state.find_run(number))
+        if found is None:
+            raise NotFound(f"cannot find run {run_id}: `hostmend runs` lists them")
+        return found
+
+    async def run_events(self, run_id: str, *, after: int = 0) -> tuple[Mapping[str, Any], ...]:
+        await self.run(run_id)
+        loop = asyncio.get_running_loop()
+        history = self._parts.history
+        return await loop.run_in_executor(
+            self._parts.history_writer, history.list_run_events, run_id, after
+        )
+
+    async def cancel_run(self, run_id: str, *, by: str) -> Run:
+        run = await self.run(run_id)
+        self._parts.worker.cancel(run_id)
+        self._parts.feed.put(self._parts.clock.now(), "agent", text=f"{by} cancelled run {run_id}")
+        return run
+
+    async def notices(
+        self, *, limit: int = 50, before: str | None = None, state: str | None = None
+    ) -> Page[Notice]:
+        if state is not None and state not in set(NoticeState):
+            allowed = ", ".join(NoticeState)
+            raise Invalid(f"cannot list notices with state {state!r}: it is one of {allowed}")
+        where = {} if state is None else {"state": state}
+        listing = Listing(limit=limit + 1, before=_check_id(before, "n"), where=where)
+        found = await self._parts.engine.read(lambda stored: stored.list_notices(listing))
+        return _page(found, limit)
+
+    # The agent itself
+
+    async def reload(self, *, by: str) -> AgentStatus:
+        try:
+            loaded = await self._read_config()
+        except (ConfigError, RemedyError) as error:
+            self.problems["configuration"] = f"the configuration was not reloaded: {error}"
+            _log.error("%s asked for a reload: %s", by, error)
+            raise Invalid(str(error)) from error
+        await self._apply_config(loaded)
+        self._loaded = loaded
+        self.problems.pop("configuration", None)
+        self._note_problems()
+        self._parts.feed.put(
+            self._parts.clock.now(), "agent", text=f"{by} reloaded the configuration"
+        )
+        return self.status()
+
+    def _note_problems(self) -> None:
+        for key in [key for key in self.problems if key.startswith("remedy ")]:
+            del self.problems[key]
+        for number, problem in enumerate(self._loaded.catalog.problems):
+            self.problems[f"remedy {number}"] = str(problem)
+
+    def events(self, *, after: int | None = None) -> AsyncIterator[LiveEvent]:
+        return self._parts.feed.follow(after)
+
+
+def _find(incidents: tuple[Incident, ...], incident_id: str) -> Incident | None:
+    return next((i for i in incidents if i.id == incident_id), None)
+
+
+def _named(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event's own fields, without those that the feed gives itself."""
+    return {key: value for key, value in event.items() if key not in ("run", "number", "kind")}
+
+
+def _check_id(given: str | None, letter: str) -> str | None:
+    """An id as it must be written. Raises Invalid, which says how."""
+    if given is None:
+        return None
+    digits = given.removeprefix(letter)
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 15:
+        raise Invalid(f"cannot use the id {given[:40]!r}: write for example {letter}17")
+    return f"{letter}{digits}"
+
+
+def _page(found: tuple[Any, ...], limit: int) -> Page[Any]:
+    items = found[:limit]
+    return Page(items=items, next=items[-1].id if len(found) > limit else None)
+
+
+def _say_next(
+    incident: Incident, found: tuple[Held, ...], chosen: NextStep | None, now: Instant
+) -> str:
+    match incident.state:
+        case State.PENDING:
+            return "It is looked at again until it is believed or dropped."
+        case State.REPAIRING:
+            return f"Run {incident.run} is under way."
+        case State.VERIFYING:
+            return f"Looks that begin now prove run {incident.run}, or the ladder goes on."
+        case State.PROBATION:
+            return "It passes, and must stay so until it is resolved."
+        case State.RESOLVED | State.GONE:
+            return f"Nothing: it is {incident.state}."
+    if not found:
+        return f"{chosen.step.remedy} runs next." if chosen else "It is planned at the next event."
+    first = found[0]
+    words = f"Held ({first.hold}): {first.detail}."
+    if first.until is not None and first.until > now:
+        words += f" This changes by itself in {format_duration(first.until - now)}."
+    return words
