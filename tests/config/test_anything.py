@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.checks.check import CheckType
-from agent.config import KnownRemedies, config_schema, load_config_errors, show_config
+from agent.config import config_schema, load_config_errors, show_config
 from agent.config import load_config as load
 from agent.documents import write_document
+from agent.remedies.catalog import Catalog
 
 VALID = """\
 version: 1
@@ -41,7 +42,7 @@ EACH_EXAMPLE_REPLACES_THE_FILE = settings(
 
 
 @pytest.fixture
-def judge(tmp_path: Path, types: Mapping[str, CheckType], catalog: KnownRemedies) -> Any:
+def judge(tmp_path: Path, types: Mapping[str, CheckType], catalog: Catalog) -> Any:
     path = tmp_path / "hostmend.yml"
 
     def judge(text: str) -> None:
@@ -74,14 +75,20 @@ def test_a_valid_file_with_some_of_it_replaced(judge: Any, at: int, gone: int, n
 
 
 _KEYS = st.sampled_from(
-    """version policy checks routes public_url mode slots storm at within recurring retry_after warm
-    type unit path every confirm attempts depends_on labels ladder remedy causes options validate
-    url url_file reasons severity size web data x""".split()
-)
+    [
+        "version", "policy", "checks", "routes", "public_url", "mode", "slots", "storm", "at",
+        "within", "recurring", "retry_after", "warm", "type", "unit", "path", "every", "confirm",
+        "attempts", "depends_on", "labels", "ladder", "remedy", "causes", "options", "validate",
+        "url", "url_file", "reasons", "severity", "size", "web", "data", "x",
+    ]
+)  # fmt: skip
 _WORDS = st.sampled_from(
-    """unit volume off auto 10s 0s 22:00 web data x failed full restart-service grow-volume
-    nginx.service json://x storm critical https://x ~root ~nobody-at-all/x /""".split()
-) | st.sampled_from(["2 of 3", "3 of 2", ""])
+    [
+        "unit", "volume", "off", "auto", "10s", "0s", "22:00", "2 of 3", "3 of 2", "", "web",
+        "data", "x", "failed", "full", "restart-service", "grow-volume", "nginx.service",
+        "json://x", "storm", "critical", "https://x", "~root", "~nobody-at-all/x", "/",
+    ]
+)  # fmt: skip
 _VALUES = st.recursive(
     _WORDS
     | st.none()

