@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.config.ladder import Configured, KnownOption, KnownRemedies, KnownRemedy, OptionReader
+from agent.config.ladder import Configured
 from agent.config.load import (
     VERSION,
     Config,
@@ -19,7 +19,7 @@ from agent.config.options import (
     RouteOptions,
 )
 from agent.config.schema import config_schema
-from agent.config.show import describe_config, mask_url, show_config, write_default_config
+from agent.config.show import describe_config, show_config, write_default_config
 
 __all__ = [
     "DEFAULT_REASONS",
@@ -27,11 +27,7 @@ __all__ = [
     "VERSION",
     "Config",
     "Configured",
-    "KnownOption",
-    "KnownRemedies",
-    "KnownRemedy",
     "LoadedCheck",
-    "OptionReader",
     "PolicyOptions",
     "Route",
     "RouteOptions",
@@ -40,7 +36,6 @@ __all__ = [
     "describe_config",
     "load_config",
     "load_config_errors",
-    "mask_url",
     "show_config",
     "write_default_config",
 ]

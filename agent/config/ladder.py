@@ -2,70 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from agent.checks.check import CheckOptions, CheckType, StepOptions
 from agent.config.problems import Problems, suggest
-from agent.core.model import Changes, Risk, Step
+from agent.core.model import Step
 from agent.documents import Trail
-
-
-class KnownOption(Protocol):
-    """What the configuration needs to know of one option of a remedy."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def required(self) -> bool: ...
-    @property
-    def source(self) -> str:
-        """The finding's field that fills it: `subject`, `measurements.NAME`; or empty."""
-        ...
-
-    @property
-    def configured_only(self) -> bool:
-        """Whether it takes only what the configuration names."""
-        ...
-
-    @property
-    def description(self) -> str: ...
-
-
-class KnownRemedy(Protocol):
-    """What the configuration needs to know of one remedy."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def summary(self) -> str: ...
-    @property
-    def handles(self) -> Mapping[str, tuple[str, ...]]: ...
-    @property
-    def risk(self) -> Risk: ...
-    @property
-    def changes(self) -> Changes: ...
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def lock(self) -> str: ...
-    @property
-    def options(self) -> Mapping[str, KnownOption]: ...
-    @property
-    def digest(self) -> str: ...
-
-
-class KnownRemedies(Protocol):
-    """The remedies there are: `agent.remedies.catalog.Catalog` is one."""
-
-    @property
-    def remedies(self) -> Mapping[str, KnownRemedy]: ...
-
-
-#: An option's value in the option's type: (option, value). Raises ValueError that says what would
-#: be right. The option is one of the catalogue's own; `agent.remedies.options` has the function.
-OptionReader = Callable[[Any, object], object]
+from agent.remedies.description import Remedy
+from agent.remedies.options import check_value
 
 #: A unit, a path; or the words of a command, which are one thing only together.
 Configured = str | tuple[str, ...]
@@ -75,9 +20,8 @@ Configured = str | tuple[str, ...]
 class LadderBuilder:
     """Builds the ladders of all checks; what is wrong with them goes to `problems`."""
 
-    remedies: Mapping[str, KnownRemedy]
+    remedies: Mapping[str, Remedy]
     problems: Problems
-    read_option: OptionReader | None = None
 
     def build(self, name: str, kind: CheckType, options: CheckOptions) -> tuple[Step, ...]:
         """The ladder of one check whose options are complete."""
@@ -115,7 +59,7 @@ class LadderBuilder:
 
     def _causes(
         self,
-        remedy: KnownRemedy,
+        remedy: Remedy,
         kind: CheckType,
         known: tuple[str, ...],
         written: StepOptions,
@@ -138,7 +82,7 @@ class LadderBuilder:
             )
         return causes
 
-    def _fills(self, remedy: KnownRemedy, written: StepOptions, trail: Trail) -> Mapping[str, str]:
+    def _fills(self, remedy: Remedy, written: StepOptions, trail: Trail) -> Mapping[str, str]:
         for option, value in written.options.items():
             place = (*trail, "options", option)
             if option not in remedy.options:
@@ -148,7 +92,7 @@ class LadderBuilder:
                 )
                 continue
             try:
-                self._read(remedy.options[option], value)
+                check_value(remedy.options[option], value, None)
             except ValueError as error:
                 self.problems.add(place, str(error))
         fills: dict[str, str] = {}
@@ -165,9 +109,6 @@ class LadderBuilder:
                 )
         return fills
 
-    def _read(self, option: KnownOption, value: object) -> object:
-        return self.read_option(option, value) if self.read_option else value
-
     def fixed_names(self, steps: tuple[Step, ...]) -> frozenset[Configured]:
         """Values that the configuration itself fixes for options that take only such."""
         names: set[Configured] = set()
@@ -176,7 +117,7 @@ class LadderBuilder:
                 option = self.remedies[step.remedy].options[name]
                 if not option.configured_only:
                     continue
-                value = self._read(option, value)
+                value = check_value(option, value, None)
                 if isinstance(value, str):
                     names.add(value)
                 elif isinstance(value, list | tuple):

@@ -11,7 +11,7 @@ from pydantic import RootModel
 
 from agent.checks import CHECKS
 from agent.checks.check import CheckOptions, CheckType
-from agent.config.ladder import Configured, KnownRemedies, LadderBuilder, OptionReader
+from agent.config.ladder import Configured, LadderBuilder
 from agent.config.options import (
     GENERAL_DEFAULTS,
     NAME,
@@ -24,6 +24,7 @@ from agent.config.problems import Problems, suggest
 from agent.core.model import CheckPolicy, Confirm, Mode, Policy, RoutePolicy, Status
 from agent.documents import Node, read_document
 from agent.errors import ConfigError
+from agent.remedies.catalog import Catalog
 
 #: The only format there is; files that say nothing mean it.
 VERSION = 1
@@ -69,6 +70,8 @@ class Config:
     public_url: str | None
     #: Keep a runner loaded.
     warm: bool
+    #: (remedy, option): options in its ladders whose values are never shown.
+    hidden: frozenset[tuple[str, str]]
     #: As written, all files together, secrets included.
     raw: Mapping[str, Any] = field(repr=False)
 
@@ -80,17 +83,16 @@ class _PublicUrlOption(RootModel[PublicUrl]):
 def load_config(
     path: Path,
     *,
-    catalog: KnownRemedies,
+    catalog: Catalog,
     types: Mapping[str, CheckType] = CHECKS,
     validate_url: UrlValidator | None = None,
-    read_option: OptionReader | None = None,
 ) -> Config:
     """The configuration in `path` and in `conf.d/*.yml` beside it.
 
     A missing file is no error: without any file there are no checks and the mode is `off`.
     Raises the first ConfigError in the order of files and lines.
     """
-    config, errors = _load(path, catalog, types, validate_url, read_option)
+    config, errors = _load(path, catalog, types, validate_url)
     if config is None:
         raise errors[0]
     return config
@@ -99,21 +101,19 @@ def load_config(
 def load_config_errors(
     path: Path,
     *,
-    catalog: KnownRemedies,
+    catalog: Catalog,
     types: Mapping[str, CheckType] = CHECKS,
     validate_url: UrlValidator | None = None,
-    read_option: OptionReader | None = None,
 ) -> tuple[ConfigError, ...]:
     """Everything wrong with it, in the order of files and lines; empty when it can be used."""
-    return _load(path, catalog, types, validate_url, read_option)[1]
+    return _load(path, catalog, types, validate_url)[1]
 
 
 def _load(
     path: Path,
-    catalog: KnownRemedies,
+    catalog: Catalog,
     types: Mapping[str, CheckType],
     validate_url: UrlValidator | None,
-    read_option: OptionReader | None,
 ) -> tuple[Config | None, tuple[ConfigError, ...]]:
     documents: list[Node] = []
     broken: list[ConfigError] = []
@@ -139,7 +139,7 @@ def _load(
     _check_top_level(root, problems)
     options = problems.validate(PolicyOptions, _section(root, "policy"), ("policy",))
     checks = _read_checks(root, types, problems)
-    ladders = LadderBuilder(remedies=catalog.remedies, problems=problems, read_option=read_option)
+    ladders = LadderBuilder(remedies=catalog.remedies, problems=problems)
     loaded = {
         name: _complete_check(name, kind, written, ladders)
         for name, (kind, written) in checks.items()
@@ -164,6 +164,13 @@ def _load(
         files=files,
         public_url=public_url,
         warm=options.warm,
+        hidden=frozenset(
+            (step.remedy, option)
+            for check in loaded.values()
+            for step in check.policy.ladder
+            for option in step.options
+            if catalog.remedies[step.remedy].options[option].no_log
+        ),
         raw=root.plain(),
     ), ()
 

@@ -215,8 +215,8 @@ class RouteOptions(BaseModel):
     )
     url_file: Annotated[Path, AfterValidator(_check_file)] | None = Field(
         default=None,
-        description="A file with one Apprise URL; a relative path begins at the main "
-        "configuration file's directory.",
+        description="A file of mode 0600 with Apprise URLs, one a line; a relative path begins at "
+        "the main configuration file's directory.",
     )
     reasons: tuple[Reason, ...] = Field(
         default=DEFAULT_REASONS,

@@ -10,15 +10,15 @@ from pydantic.json_schema import models_json_schema
 
 from agent.checks import CHECKS
 from agent.checks.check import CheckType, StepOptions
-from agent.config.ladder import KnownRemedy
 from agent.config.load import VERSION
 from agent.config.options import NAME, PolicyOptions, RouteOptions
+from agent.remedies.description import Remedy
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def config_schema(
-    types: Mapping[str, CheckType] = CHECKS, remedies: Mapping[str, KnownRemedy] | None = None
+    types: Mapping[str, CheckType] = CHECKS, remedies: Mapping[str, Remedy] | None = None
 ) -> dict[str, Any]:
     """The schema of one file (2020-12); with `remedies`, their names and options too."""
     models: list[type[BaseModel]] = [
@@ -83,7 +83,7 @@ def _or_empty(schema: Mapping[str, Any], description: str) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}], "description": description}
 
 
-def _name_remedies(step: dict[str, Any], remedies: Mapping[str, KnownRemedy]) -> None:
+def _name_remedies(step: dict[str, Any], remedies: Mapping[str, Remedy]) -> None:
     """Adds to a step's schema which remedies there are, and which options each takes."""
     step["properties"]["remedy"]["enum"] = sorted(remedies)
     step["allOf"] = [
@@ -95,7 +95,7 @@ def _name_remedies(step: dict[str, Any], remedies: Mapping[str, KnownRemedy]) ->
     ]
 
 
-def _describe_options(remedy: KnownRemedy) -> dict[str, Any]:
+def _describe_options(remedy: Remedy) -> dict[str, Any]:
     required = [
         name for name, option in remedy.options.items() if option.required and not option.source
     ]

@@ -6,20 +6,17 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from agent.config.load import VERSION, Config, LoadedCheck, Route
 from agent.config.options import POLICY_FIELDS, PolicyOptions, RecurringOptions, StormOptions
 from agent.core.model import Step
 from agent.documents import write_document
 from agent.errors import ConfigError
+from agent.notify.masking import describe_url
 
-#: Stands in place of every secret.
+#: Stands in place of a secret.
 MASK = "****"
 
-# Apprise URLs carry tokens anywhere, in many services in the host's place (`tgram://TOKEN/...`).
-# Only for these is the host known to be one.
-_HOST_IS_HOST = frozenset({"http", "https", "mailto", "mailtos", "json", "jsons", "xml", "xmls"})
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _PYDANTIC_MASK = "**********"
 
@@ -65,23 +62,11 @@ def describe_config(config: Config) -> dict[str, Any]:
     if config.public_url:
         shown["public_url"] = config.public_url
     shown["checks"] = {
-        name: _describe_check(check, config.raw["checks"][name])
+        name: _describe_check(check, config.raw["checks"][name], config.hidden)
         for name, check in config.checks.items()
     }
     shown["routes"] = {name: _describe_route(route) for name, route in config.routes.items()}
     return shown
-
-
-def mask_url(url: str) -> str:
-    """An Apprise URL without anything that may be secret: its scheme, and its host if it is one."""
-    scheme = url.partition("://")[0]
-    host = ""
-    if scheme.lower() in _HOST_IS_HOST:
-        try:
-            host = urlsplit(url).hostname or ""
-        except ValueError:
-            host = ""
-    return f"{scheme}://{host or MASK}" + (f"/{MASK}" if host else "")
 
 
 def _describe_policy(config: Config) -> dict[str, Any]:
@@ -97,11 +82,13 @@ def _describe_policy(config: Config) -> dict[str, Any]:
     return PolicyOptions.model_construct(**fields).model_dump(mode="json")
 
 
-def _describe_check(check: LoadedCheck, raw: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_check(
+    check: LoadedCheck, raw: Mapping[str, Any], hidden: frozenset[tuple[str, str]]
+) -> dict[str, Any]:
     complete = check.options.model_dump(mode="json", by_alias=True, exclude_none=True)
     shown = {key: _choose(value, raw.get(key)) for key, value in complete.items()}
     shown.pop("ladder", None)
-    shown["ladder"] = [_describe_step(step) for step in check.policy.ladder]
+    shown["ladder"] = [_describe_step(step, hidden) for step in check.policy.ladder]
     return shown
 
 
@@ -120,10 +107,13 @@ def _mask_passwords(value: Any) -> Any:
     return _PASSWORD.sub(f"{MASK}@", value) if isinstance(value, str) else value
 
 
-def _describe_step(step: Step) -> dict[str, Any]:
+def _describe_step(step: Step, hidden: frozenset[tuple[str, str]]) -> dict[str, Any]:
     shown: dict[str, Any] = {"remedy": step.remedy, "causes": list(step.causes)}
     if step.options:
-        shown["options"] = _mask_passwords(step.options)
+        shown["options"] = {
+            option: MASK if (step.remedy, option) in hidden else _mask_passwords(value)
+            for option, value in step.options.items()
+        }
     shown["attempts"] = step.attempts
     if step.mode is not None:
         shown["mode"] = step.mode.value
@@ -132,7 +122,7 @@ def _describe_step(step: Step) -> dict[str, Any]:
 
 def _describe_route(route: Route) -> dict[str, Any]:
     shown: dict[str, Any] = (
-        {"url": mask_url(route.url)} if route.url else {"url_file": str(route.url_file)}
+        {"url": describe_url(route.url)} if route.url else {"url_file": str(route.url_file)}
     )
     shown["reasons"] = [reason.value for reason in route.policy.reasons]
     shown["severity"] = route.policy.severity.value

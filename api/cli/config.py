@@ -13,8 +13,6 @@ from agent.checks import CHECKS
 from agent.checks.check import CheckType
 from agent.config import (
     Config,
-    KnownRemedies,
-    OptionReader,
     UrlValidator,
     config_schema,
     describe_config,
@@ -23,6 +21,7 @@ from agent.config import (
     show_config,
 )
 from agent.errors import ConfigError
+from agent.remedies.catalog import Catalog
 from agent.settings import Settings, read_settings
 
 #: The configuration, or what was asked, cannot be used.
@@ -41,10 +40,9 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def make_app(
     *,
-    find_remedies: Callable[[Settings], KnownRemedies],
+    find_remedies: Callable[[Settings], Catalog],
     types: Mapping[str, CheckType] = CHECKS,
     validate_url: UrlValidator | None = None,
-    read_option: OptionReader | None = None,
 ) -> typer.Typer:
     """The command group; the remedies are looked for only when one of its commands runs."""
     app = typer.Typer(name="config", help="Check and show the configuration.", no_args_is_help=True)
@@ -66,7 +64,6 @@ def make_app(
                     catalog=catalog,
                     types=types,
                     validate_url=validate_url,
-                    read_option=read_option,
                 ),
                 (),
             )
@@ -76,7 +73,6 @@ def make_app(
                 catalog=catalog,
                 types=types,
                 validate_url=validate_url,
-                read_option=read_option,
             )
             # Somebody may have mended the file between the two readings.
             return path, None, errors or (first,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,9 @@ from agent.checks.check import CheckOptions, CheckType, Duration, StepOptions
 from agent.config import Config, load_config, load_config_errors
 from agent.core.model import Changes, Risk
 from agent.errors import ConfigError
+from agent.remedies.catalog import Catalog
+from agent.remedies.description import Remedy
+from agent.remedies.options import Option
 
 
 def read_unit(text: str) -> str:
@@ -67,56 +69,59 @@ TYPES: Mapping[str, CheckType] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    type: str
-    required: bool = False
-    source: str = ""
-    configured_only: bool = False
-    description: str = "What it is."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remedy:
-    name: str
-    handles: Mapping[str, tuple[str, ...]]
-    summary: str = "It mends."
-    risk: Risk = Risk.LOW
-    changes: Changes = Changes.SERVICE
-    timeout: float = 60.0
-    lock: str = ""
-    options: Mapping[str, Option] = field(default_factory=dict)
-    digest: str = "sha256:0"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Catalog:
-    remedies: Mapping[str, Remedy]
+def make_remedy(
+    name: str,
+    handles: Mapping[str, tuple[str, ...]],
+    options: Mapping[str, Option],
+    *,
+    risk: Risk = Risk.LOW,
+    changes: Changes = Changes.SERVICE,
+    timeout: float = 60.0,
+    lock: str = "",
+) -> Remedy:
+    return Remedy(
+        name=name,
+        path=Path("playbooks") / name,
+        playbook=Path("playbooks") / name / "playbook.yml",
+        summary="It mends.",
+        handles=handles,
+        risk=risk,
+        changes=changes,
+        timeout=timeout,
+        lock=lock,
+        options=options,
+        digest=f"digest of {name}",
+    )
 
 
 CATALOG = Catalog(
     remedies={
         remedy.name: remedy
         for remedy in (
-            Remedy(
-                name="restart-service",
-                handles={"unit": ("failed", "stopped", "unheard-of")},
-                lock="unit:{unit}",
-                digest="sha256:1",
-                options={
+            make_remedy(
+                "restart-service",
+                {"unit": ("failed", "stopped", "unheard-of")},
+                {
                     "unit": Option(
-                        type="unit", required=True, source="subject", configured_only=True
+                        type="unit",
+                        description="The unit to restart.",
+                        required=True,
+                        source="subject",
+                        configured_only=True,
                     ),
-                    "validate": Option(type="argv"),
+                    "key": Option(type="str", description="A secret.", no_log=True),
+                    "validate": Option(type="argv", description="It must succeed first."),
+                    "allowed": Option(type="argv", description="Words.", configured_only=True),
                 },
+                lock="unit:{unit}",
             ),
-            Remedy(
-                name="grow-volume",
-                handles={"volume": ("full",)},
+            make_remedy(
+                "grow-volume",
+                {"volume": ("full",)},
+                {"size": Option(type="str", required=True, description="How much.")},
                 risk=Risk.HIGH,
                 changes=Changes.DATA,
                 timeout=600.0,
-                options={"size": Option(type="size", required=True, description="How much.")},
             ),
         )
     }

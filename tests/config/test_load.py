@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.checks.check import CheckType
-from agent.config import Config, KnownOption, KnownRemedies, load_config, load_config_errors
+from agent.config import Config, load_config, load_config_errors
 from agent.core.model import (
     Changes,
     CheckPolicy,
@@ -21,6 +21,7 @@ from agent.core.model import (
     Step,
 )
 from agent.errors import ConfigError
+from agent.remedies.catalog import Catalog
 
 Load = Callable[..., Config]
 Errors = Callable[..., tuple[ConfigError, ...]]
@@ -155,7 +156,7 @@ def test_a_default_ladder_is_joined_with_what_the_remedy_says(load: Load) -> Non
         changes=Changes.SERVICE,
         timeout=60.0,
         lock="unit:{unit}",
-        digest="sha256:1",
+        digest="digest of restart-service",
         attempts=3,
     )
 
@@ -217,21 +218,32 @@ def test_configured_is_what_checks_name_and_what_ladders_fix(load: Load) -> None
     assert config.configured == {"nginx.service", "db.service"}
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{unit: nginx}", "unit: it must be a systemd unit with its suffix"),
+        ("{unit: sshd.service}", "unit: hostmend never acts on sshd.service"),
+        ("{validate: []}", "validate: it must be a list that begins with a program's name"),
+        ("{validate: }", "validate: it must be a list"),
+    ],
+)
 def test_a_value_that_an_option_cannot_take_is_an_error_at_its_line(
-    write: Write, catalog: KnownRemedies, types: Mapping[str, CheckType]
+    errors: Errors, tmp_path: Path, value: str, message: str
 ) -> None:
-    def read_option(option: KnownOption, value: object) -> object:
-        if option.type == "argv" and not isinstance(value, list | tuple):
-            raise ValueError("it must be a list")
-        return value
-
-    path = write(
-        f"checks:\n  {WEB}, ladder: [\n"
-        "    {remedy: restart-service,\n"
-        "     options: {validate: nginx -t}}]}\n"
+    (error,) = errors(
+        f"checks:\n  {WEB}, ladder: [\n    {{remedy: restart-service,\n     options: {value}}}]}}\n"
     )
-    (error,) = load_config_errors(path, catalog=catalog, types=types, read_option=read_option)
-    assert str(error) == f"{path}:4: checks.web.ladder[0].options.validate: it must be a list"
+    assert str(error).startswith(
+        f"{tmp_path}/hostmend.yml:4: checks.web.ladder[0].options.{message}"
+    )
+
+
+def test_the_words_of_a_command_are_configured_only_together(load: Load) -> None:
+    config = load(
+        f"checks:\n  {WEB},\n"
+        "   ladder: [{remedy: restart-service, options: {allowed: ls -l /srv}}]}\n"
+    )
+    assert config.configured == {"nginx.service", ("ls", "-l", "/srv")}
 
 
 def test_files_of_conf_d_are_read_in_order_and_sections_grow_together(load: Load) -> None:
@@ -388,7 +400,7 @@ def test_routes_take_everything_but_openings_unless_they_say_so(load: Load, tmp_
 
 
 def test_what_the_sender_says_of_a_url_is_an_error_at_its_line(
-    write: Write, catalog: KnownRemedies, types: Mapping[str, CheckType]
+    write: Write, catalog: Catalog, types: Mapping[str, CheckType]
 ) -> None:
     path = write('routes:\n  ops:\n    url: "nosuch://x"\n')
     (error,) = load_config_errors(
@@ -403,7 +415,7 @@ def test_a_public_url_loses_its_last_slash(load: Load) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_an_error(
-    tmp_path: Path, catalog: KnownRemedies, types: Mapping[str, CheckType]
+    tmp_path: Path, catalog: Catalog, types: Mapping[str, CheckType]
 ) -> None:
     path = tmp_path / "hostmend.yml"
     path.mkdir()
@@ -412,7 +424,7 @@ def test_a_file_that_cannot_be_read_is_an_error(
 
 
 def test_a_file_in_another_encoding_is_an_error_with_its_line(
-    tmp_path: Path, catalog: KnownRemedies, types: Mapping[str, CheckType]
+    tmp_path: Path, catalog: Catalog, types: Mapping[str, CheckType]
 ) -> None:
     path = tmp_path / "hostmend.yml"
     path.write_bytes("version: 1\n# Prüfung\n".encode("latin-1"))
@@ -426,11 +438,8 @@ def test_a_file_that_is_too_large_is_refused(errors: Errors) -> None:
 
 
 def test_a_type_that_contradicts_the_catalogue_is_told_at_the_check(
-    write: Write, types: Mapping[str, CheckType], catalog: KnownRemedies
+    write: Write, types: Mapping[str, CheckType]
 ) -> None:
-    class Nothing:
-        remedies: Mapping[str, object] = {}
-
     path = write(f"checks:\n  {WEB}}}\n")
-    (error,) = load_config_errors(path, catalog=Nothing(), types=types)  # type: ignore[arg-type]
+    (error,) = load_config_errors(path, catalog=Catalog(), types=types)
     assert (error.line, error.key) == (2, "checks.web.ladder[0].remedy")

@@ -162,5 +162,5 @@ def test_a_home_that_does_not_exist_is_an_error_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOSTMEND_CONFIG", "~nobody-of-that-name/hostmend.yml")
-    with pytest.raises(ConfigError, match="cannot find a home directory: .*set HOSTMEND_CONFIG"):
+    with pytest.raises(ConfigError, match=r"cannot find a home directory: .*set HOSTMEND_CONFIG"):
         read_settings()
