@@ -133,7 +133,14 @@ def advance(
             moved = replace(moved, opened=moved.opened or now, healed_by=None, after=None)
         case State.PROBATION:
             proved = incident.run if incident.state is State.VERIFYING else None
-            moved = replace(moved, healed_by=proved, after=incident.finding, held_since=None)
+            moved = replace(
+                moved,
+                healed_by=proved,
+                after=incident.finding,
+                passing_since=incident.looked,
+                recent=incident.recent[-1:],
+                held_since=None,
+            )
         case State.VERIFYING:
             moved = replace(moved, passing_since=None)
         case State.RESOLVED | State.GONE:
@@ -207,12 +214,12 @@ def confirmed(incident: Incident, check: CheckPolicy, *, critical: bool = False)
 def signal_of_look(incident: Incident, check: CheckPolicy) -> Signal:
     """What the look that was just recorded means for this incident."""
     finding = incident.finding
+    if finding.intended:
+        return Signal.INTENDED
     if finding.failing:
         return Signal.CONFIRMED if confirmed(incident, check) else Signal.FAILED
     if finding.status is Status.UNKNOWN:
         return Signal.UNCLEAR
-    if finding.intended:
-        return Signal.INTENDED
     if incident.state is State.PENDING and _cannot_be_confirmed(incident, check):
         return Signal.CLEARED
     if incident.state is State.PROBATION and _is_stable(incident, check):
@@ -277,8 +284,12 @@ def settle(
                 why = f"run {run.id} works on past its time; only an operator may end it"
                 return Signal.HANDED_OVER, why
         case State.VERIFYING:
-            proof_sought = incident.run_ended is not None and incident.looked > incident.run_ended
-            if proof_sought and now >= verify_deadline(incident, run, check, policy):
+            if incident.run_ended is None or incident.looked <= incident.run_ended:
+                return None
+            if incident.finding.status is Status.OK:
+                # A look of the time before the run's end was known, but begun after it.
+                return signal_of_look(incident, check), incident.finding.summary
+            if now >= verify_deadline(incident, run, check, policy):
                 return Signal.UNPROVED, f"still {incident.finding.status} after the run"
         case _:
             pass
