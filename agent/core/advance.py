@@ -139,6 +139,7 @@ def advance(
                 after=incident.finding,
                 # A pass that was only recorded, during the run, is no part of the probation.
                 passing_since=incident.looked,
+                recent=incident.recent[-1:],
                 held_since=None,
             )
         case State.VERIFYING:
@@ -214,12 +215,12 @@ def confirmed(incident: Incident, check: CheckPolicy, *, critical: bool = False)
 def signal_of_look(incident: Incident, check: CheckPolicy) -> Signal:
     """What the look that was just recorded means for this incident."""
     finding = incident.finding
+    if finding.intended:
+        return Signal.INTENDED
     if finding.failing:
         return Signal.CONFIRMED if confirmed(incident, check) else Signal.FAILED
     if finding.status is Status.UNKNOWN:
         return Signal.UNCLEAR
-    if finding.intended:
-        return Signal.INTENDED
     if incident.state is State.PENDING and _cannot_be_confirmed(incident, check):
         return Signal.CLEARED
     if incident.state is State.PROBATION and _is_stable(incident, check):
@@ -284,8 +285,12 @@ def settle(
                 why = f"run {run.id} works on past its time; only an operator may end it"
                 return Signal.HANDED_OVER, why
         case State.VERIFYING:
-            proof_sought = incident.run_ended is not None and incident.looked > incident.run_ended
-            if proof_sought and now >= verify_deadline(incident, run, check, policy):
+            if incident.run_ended is None or incident.looked <= incident.run_ended:
+                return None
+            if incident.finding.status is Status.OK:
+                # A look of the time before the run's end was known, but begun after it.
+                return signal_of_look(incident, check), incident.finding.summary
+            if now >= verify_deadline(incident, run, check, policy):
                 return Signal.UNPROVED, f"still {incident.finding.status} after the run"
         case _:
             pass

@@ -17,7 +17,7 @@ from agent.core.advance import (
 from agent.core.holds import (
     NextStep,
     fill_lock,
-    find_upstream,
+    find_unseen_upstream,
     next_step,
     rank,
     silence_of,
@@ -46,10 +46,12 @@ from agent.core.model import (
     Policy,
     Reason,
     Reconfigured,
+    ResolvedBy,
     Run,
     RunEnded,
     RunStarted,
     RunState,
+    Seconds,
     State,
     Status,
     Step,
@@ -75,6 +77,9 @@ _QUICK = 0.25
 _SOON = 1.0
 _SLOW = 5.0
 
+#: More doublings than any `retry_at_most` needs; without an end they would overflow.
+_DOUBLINGS = 32
+
 
 def decide(host: Host, event: Event, policy: Policy, now: Instant) -> Decision:
     """Everything that follows from one event.
@@ -97,15 +102,20 @@ def decide(host: Host, event: Event, policy: Policy, now: Instant) -> Decision:
             pass
     _forget_what_is_over(desk)
     _drop_what_is_not_configured(desk)
-    _let_time_pass(desk)
-    _watch_for_storm(desk)
-    _plan(desk)
-    _speak(desk)
-    ended = _file_away(desk)
+    before = None
+    while before != desk.host:
+        # What one part decides may matter to a part before it. A second decide right after must
+        # find nothing left to do, so it is done now.
+        before = desk.host
+        _let_time_pass(desk)
+        _watch_for_storm(desk)
+        _plan(desk)
+        _speak(desk)
+        _file_away(desk)
     look, wake = _when_to_look(desk)
     return Decision(
         host=desk.host,
-        ended=ended,
+        ended=tuple(desk.ended),
         transitions=tuple(desk.transitions),
         runs=tuple(desk.runs),
         notices=tuple(desk.notices),
@@ -127,6 +137,7 @@ class _Desk:
     runs: list[Run] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     holds: dict[str, Held] = field(default_factory=dict)
+    ended: list[Incident] = field(default_factory=list)
     made: str = ""
 
     def take_number(self) -> int:
@@ -198,17 +209,17 @@ def _take_look(desk: _Desk, event: Looked) -> None:
                 cause="broken look",
                 summary=event.broken,
             )
-        if finding is None:
+        if finding is not None:
+            _take_finding(desk, incident, finding, event, check)
+        elif not _is_too_early(desk, incident, event.began):
             desk.signal(incident, Signal.VANISHED, "the look no longer reports it")
-            continue
-        _take_finding(desk, incident, finding, event, check)
     if event.broken and not known:
         findings.setdefault(
             "",
             Finding(subject="", status=Status.UNKNOWN, cause="broken look", summary=event.broken),
         )
     for finding in findings.values():
-        if finding.status is not Status.OK:
+        if finding.status is not Status.OK and not finding.intended:
             _open_pending(desk, finding, event, check)
 
 
@@ -258,13 +269,16 @@ def _take_finding(
     if incident.state is State.PENDING and finding.failing:
         incident = replace(incident, before=finding)
     desk.put(incident)
+    if not _is_too_early(desk, incident, event.began):
+        desk.signal(incident, signal_of_look(incident, check), finding.summary)
+
+
+def _is_too_early(desk: _Desk, incident: Incident, began: Instant) -> bool:
+    """Whether a look began before the end of the incident's run: then it says nothing of it."""
     run = desk.run_of(incident)
     if run is not None and run.alive:
-        return
-    proves = incident.run_ended is None or event.began > incident.run_ended
-    if incident.state is State.VERIFYING and not proves:
-        return
-    desk.signal(incident, signal_of_look(incident, check), finding.summary)
+        return True
+    return incident.run_ended is not None and began <= incident.run_ended
 
 
 def _take_run_start(desk: _Desk, event: RunStarted) -> None:
@@ -292,12 +306,13 @@ def _take_run_end(desk: _Desk, event: RunEnded) -> None:
     words = f"{run.remedy} ended {event.outcome}" + (f": {event.detail}" if event.detail else "")
     incident = desk.signal(incident, signal, words)
     if handed_over:
-        desk.put(_with_retry(incident, desk))
+        desk.put(_with_retry(replace(incident, why=words), desk))
 
 
 def _with_retry(incident: Incident, desk: _Desk) -> Incident:
     """An escalated incident with the time of its next slow try."""
-    wait = min(desk.policy.retry_after * 2.0**incident.retries, desk.policy.retry_at_most)
+    doubled = 2.0 ** min(incident.retries, _DOUBLINGS)
+    wait = min(desk.policy.retry_after * doubled, desk.policy.retry_at_most)
     return replace(incident, retry_at=desk.now + wait)
 
 
@@ -423,12 +438,16 @@ def _run_by_hand(desk: _Desk, order: Ordered) -> None:
 # What time does
 
 
+def _longest_window(policy: Policy) -> Seconds:
+    return max(policy.attempts_window, policy.recurring_window, policy.budget_window)
+
+
 def _forget_what_is_over(desk: _Desk) -> None:
     """Drops what no rule counts any more."""
     host, now, policy = desk.host, desk.now, desk.policy
-    window = max(policy.attempts_window, policy.recurring_window, policy.budget_window)
+    window = _longest_window(policy)
     needed = {incident.run for incident in host.incidents}
-    runs = tuple(r for r in host.runs if r.alive or r.id in needed or now - r.planned < window)
+    runs = tuple(r for r in host.runs if r.alive or r.id in needed or now < r.planned + window)
     silences = tuple(s for s in host.silences if now < s.ends)
     paused = host.paused
     if paused is not None and paused.until is not None and now >= paused.until:
@@ -483,9 +502,14 @@ def _watch_for_storm(desk: _Desk) -> None:
     policy, now, storm = desk.policy, desk.now, desk.host.storm
     members = _storm_members(desk)
     if storm is None:
-        fresh = [i for i in members if i.opened and now - i.opened < policy.storm_window]
-        unsaid = [i for i in fresh if "storm" not in i.said]
-        if len(unsaid) >= policy.storm_at:
+        fresh = [
+            i
+            for i in members
+            if i.opened is not None
+            and now < i.opened + policy.storm_window
+            and "storm" not in i.said
+        ]
+        if len(fresh) >= policy.storm_at:
             desk.host = replace(desk.host, storm=Storm(since=now))
         return
     unsettled = [i for i in members if i.state is not State.ESCALATED]
@@ -513,7 +537,8 @@ def _tell_of_storm(desk: _Desk, members: list[Incident], what: str) -> None:
         keys = ["storm", f"opened:{incident.finding.status.value}"]
         if what == "ended":
             if incident.state.ended:
-                keys.append("healed" if incident.healed_by else "ended")
+                by_run = incident.resolved_by is ResolvedBy.RUN
+                keys.append("healed" if by_run else "ended")
             elif incident.state is State.ESCALATED:
                 keys.append("escalated")
         desk.put(mark_said(incident, Say(reason=Reason.STORM, keys=tuple(keys)), desk.now))
@@ -526,6 +551,7 @@ def _tell_of_storm(desk: _Desk, members: list[Incident], what: str) -> None:
 
 def _plan(desk: _Desk) -> None:
     """Starts what may start, root-most first; everything else gets the name of its hold."""
+    desk.holds.clear()
     for waiting in sorted(
         (i for i in desk.host.incidents if i.state in (State.OPEN, State.ESCALATED)),
         key=lambda i: rank(i, desk.host, desk.policy),
@@ -542,16 +568,28 @@ def _plan(desk: _Desk) -> None:
             continue
         desk.holds[incident.id] = held
         critical = incident.critical and confirmed(incident, check, critical=True)
-        if held.hold is Hold.NO_REMEDY and critical and incident.state is State.OPEN:
-            incident = desk.signal(incident, Signal.EXHAUSTED, held.detail)
-            if incident.run is not None or incident.rejected:
-                incident = _with_retry(incident, desk)
         if held.hold is Hold.SHADOW:
             incident = _record_shadow(desk, incident, check)
         if incident.state is State.OPEN:
-            since = (incident.held_since or desk.now) if critical else None
-            incident = replace(incident, held_since=since)
+            since = incident.held_since if incident.held_since is not None else desk.now
+            incident = replace(incident, held_since=since if critical else None)
+            why = _why_give_up(desk, incident, held)
+            if why and critical:
+                incident = desk.signal(incident, Signal.EXHAUSTED, why)
+                again = _with_retry(incident, desk)
+                if not isinstance(next_step(again, check, desk.host, desk.policy, desk.now), str):
+                    incident = again
         desk.put(incident)
+
+
+def _why_give_up(desk: _Desk, incident: Incident, held: Held) -> str:
+    """In words why a human is needed for a held incident; empty when waiting may help."""
+    if held.hold is Hold.NO_REMEDY:
+        return held.detail
+    since, wait = incident.held_since, desk.policy.approval_for
+    if held.hold is Hold.APPROVAL and since is not None and desk.now >= since + wait:
+        return f"nobody answered: {held.detail}"
+    return ""
 
 
 def _record_shadow(desk: _Desk, incident: Incident, check: CheckPolicy) -> Incident:
@@ -626,7 +664,7 @@ def _write(desk: _Desk, say: Say, incident: Incident | None) -> None:
     desk.host = replace(desk.host, serial=serial)
 
 
-def _file_away(desk: _Desk) -> tuple[Incident, ...]:
+def _file_away(desk: _Desk) -> None:
     """Takes incidents that ended, with nothing left to say, out of the host."""
     done = tuple(
         incident
@@ -637,7 +675,7 @@ def _file_away(desk: _Desk) -> tuple[Incident, ...]:
         ids = {incident.id for incident in done}
         left = tuple(i for i in desk.host.incidents if i.id not in ids)
         desk.host = replace(desk.host, incidents=left)
-    return done
+        desk.ended.extend(done)
 
 
 # What comes next
@@ -666,11 +704,12 @@ def _looks_due(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[tupl
     match incident.state:
         case State.PENDING if {Status.WARNING, Status.CRITICAL} & set(incident.recent):
             due.append((check.name, last + pace))
-            due += [(name, desk.now) for name in _unseen_upstream(desk, incident)]
+            unseen = find_unseen_upstream(incident, desk.host, desk.policy)
+            due += [(name, desk.now) for name in unseen]
         case State.VERIFYING:
             ended = incident.run_ended if incident.run_ended is not None else incident.entered
-            quick = min(max(_QUICK, (desk.now - ended) / 4), 2.0, check.every)
-            due.append((check.name, ended if incident.looked <= ended else last + quick))
+            quick = min(max(_QUICK, (last - ended) / 4), 2.0, check.every)
+            due.append((check.name, ended if incident.looked < ended else last + quick))
         case State.PROBATION if incident.passing_since is not None:
             due.append((check.name, max(incident.passing_since + check.stable_for, last + pace)))
         case State.PROBATION:
@@ -679,21 +718,13 @@ def _looks_due(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[tupl
             held = desk.holds.get(incident.id)
             if held is not None and held.hold is Hold.LOOKING_UPSTREAM:
                 stale = stale_checks(incident, check, desk.host, desk.policy, desk.now)
-                due += [(name, desk.now) for name in stale]
+                due += [(name, desk.now) for name in stale - {check.name}]
+                due += [(name, last + _QUICK) for name in stale & {check.name}]
             if held is not None and held.hold is Hold.TRANSITION:
                 due.append((check.name, last + min(check.every, _SLOW)))
         case _:
             pass
     return due
-
-
-def _unseen_upstream(desk: _Desk, incident: Incident) -> list[str]:
-    looked = desk.host.looked
-    return [
-        name
-        for name in find_upstream(incident.check, desk.policy)
-        if name not in looked or looked[name].began < incident.seen
-    ]
 
 
 def _deadlines(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[Instant]:
@@ -707,6 +738,7 @@ def _deadlines(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[Inst
         due.append(run.started + run.timeout)
     if incident.held_since is not None:
         due.append(incident.held_since + policy.held_after)
+        due.append(incident.held_since + policy.approval_for)
     reminder = reminder_due(incident, policy)
     if incident.state is State.ESCALATED and reminder is not None:
         due.append(reminder)
@@ -718,7 +750,6 @@ def _deadlines(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[Inst
         due.append(incident.approval.until)
     if incident.state in (State.OPEN, State.ESCALATED):
         due.append((incident.opened or incident.seen) + policy.upstream_for)
-        due.append(incident.look_ended + policy.fresh_for)
         due += [
             (other.opened or other.began) + policy.inhibit_for
             for other in upstream_incidents(incident, desk.host, policy)
@@ -738,6 +769,7 @@ def _deadlines_of_host(desk: _Desk) -> list[Instant]:
         due.append(host.transition_seen + policy.transition_for)
     if host.storm is not None:
         due += [host.storm.since + policy.group_wait, host.storm.since + policy.inhibit_for]
+    due += [run.planned + _longest_window(policy) for run in host.runs]
     waiting = any(i.state in (State.OPEN, State.ESCALATED) for i in host.incidents)
     if waiting:
         windows = (policy.budget_window, policy.attempts_window)

@@ -16,6 +16,7 @@ from agent.core.model import (
     Incident,
     Instant,
     Mode,
+    Outcome,
     Policy,
     Run,
     Silence,
@@ -63,7 +64,7 @@ def count_attempts(incident: Incident, step: Step, host: Host, policy: Policy, n
         run.step == step.key
         and (run.check, run.subject) == incident.fingerprint
         and not run.by
-        and now - run.planned < policy.attempts_window
+        and now < run.planned + policy.attempts_window
         for run in host.runs
     )
 
@@ -158,9 +159,9 @@ def silence_of(
 
 def _covers(silence: Silence, incident: Incident, labels: Mapping[str, str]) -> bool:
     """An empty match never means everything."""
-    if silence.checks:
-        named = "*" in silence.checks or incident.check in silence.checks
-        return named and (not silence.subjects or incident.subject in silence.subjects)
+    named = "*" in silence.checks or incident.check in silence.checks
+    if named and (not silence.subjects or incident.subject in silence.subjects):
+        return True
     return bool(silence.labels) and all(labels.get(k) == v for k, v in silence.labels.items())
 
 
@@ -173,12 +174,15 @@ def gates(
         yield Held(hold=Hold.NO_REMEDY, detail=f"{status} is not acted on, only confirmed critical")
     yield from _gates_of_operators(incident, host, policy, now)
     yield from _gates_of_transition(incident, host, policy)
-    yield from _gates_of_upstream(incident, check, host, policy, now)
+    yield from _gates_of_upstream(incident, host, policy, now)
     chosen = next_step(incident, check, host, policy, now)
     if isinstance(chosen, str):
         yield Held(hold=Hold.NO_REMEDY, detail=chosen)
         return
     yield from _gates_of_step(incident, chosen, check, host, policy, now)
+    if _is_old(incident, policy, now):
+        detail = "the last look is too old to act on"
+        yield Held(hold=Hold.LOOKING_UPSTREAM, detail=detail)
 
 
 def why_not(
@@ -211,7 +215,7 @@ def _gates_of_transition(incident: Incident, host: Host, policy: Policy) -> Iter
 
 
 def _gates_of_upstream(
-    incident: Incident, check: CheckPolicy, host: Host, policy: Policy, now: Instant
+    incident: Incident, host: Host, policy: Policy, now: Instant
 ) -> Iterator[Held]:
     upstream = find_upstream(incident.check, policy)
     for name in upstream:
@@ -230,11 +234,13 @@ def _gates_of_upstream(
         if now < over:
             detail = f"{other.check} fails and this depends on it (incident {other.id})"
             yield Held(hold=Hold.INHIBITED, detail=detail, until=over)
-    stale = stale_checks(incident, check, host, policy, now)
-    if stale and (incident.check in stale or now < limit):
-        detail = f"{', '.join(sorted(stale))} must be looked at before acting"
-        until = None if incident.check in stale else limit
-        yield Held(hold=Hold.LOOKING_UPSTREAM, detail=detail, until=until)
+    unseen = find_unseen_upstream(incident, host, policy)
+    if unseen and now < limit:
+        detail = f"{', '.join(unseen)} must be looked at before acting"
+        yield Held(hold=Hold.LOOKING_UPSTREAM, detail=detail, until=limit)
+    if _is_outdated(incident, host, policy):
+        detail = "what this depends on was mended since the last look"
+        yield Held(hold=Hold.LOOKING_UPSTREAM, detail=detail)
     if host.storm is not None and now < host.storm.since + policy.inhibit_for:
         mine = rank(incident, host, policy)[0]
         for other in host.incidents:
@@ -269,21 +275,33 @@ def stale_checks(
     Itself, when its finding is old or an upstream problem was mended since; and each upstream
     check that was not looked at since this incident was first seen.
     """
-    upstream = find_upstream(incident.check, policy)
-    mended = [
-        other.passing_since
-        for other in host.incidents
-        if other.check in upstream and other.passing_since is not None
-    ]
-    stale = {name for name in upstream if not _looked_since(host, name, incident.seen)}
-    if now - incident.look_ended > policy.fresh_for or any(t >= incident.looked for t in mended):
+    stale = set(find_unseen_upstream(incident, host, policy))
+    if _is_old(incident, policy, now) or _is_outdated(incident, host, policy):
         stale.add(check.name)
     return frozenset(stale)
 
 
-def _looked_since(host: Host, check: str, instant: Instant) -> bool:
-    last = host.looked.get(check)
-    return last is not None and last.began >= instant
+def find_unseen_upstream(incident: Incident, host: Host, policy: Policy) -> tuple[str, ...]:
+    """The upstream checks that were not looked at since this incident was first seen."""
+    return tuple(
+        name
+        for name in find_upstream(incident.check, policy)
+        if name not in host.looked or host.looked[name].began < incident.seen
+    )
+
+
+def _is_old(incident: Incident, policy: Policy, now: Instant) -> bool:
+    return now >= incident.look_ended + policy.fresh_for
+
+
+def _is_outdated(incident: Incident, host: Host, policy: Policy) -> bool:
+    """Whether something that this one stands on was mended since its last look."""
+    upstream = find_upstream(incident.check, policy)
+    return any(
+        other.passing_since is not None and other.passing_since >= incident.looked
+        for other in host.incidents
+        if other.check in upstream or other.finding.resource in incident.finding.implicates
+    )
 
 
 def _gates_of_step(
@@ -300,7 +318,7 @@ def _gates_of_step(
     if needs_approval(step, check, policy) and not has_approval(incident, chosen, now):
         yield Held(hold=Hold.APPROVAL, detail=f"{step.remedy} ({step.risk} risk) needs approval")
     if incident.state is State.ESCALATED and incident.retry_at is not None:
-        if now < incident.retry_at:
+        if now < incident.retry_at and not _is_new(incident, chosen, host, policy, now):
             yield Held(hold=Hold.COOLING_DOWN, detail="a human is needed", until=incident.retry_at)
     elif incident.run_ended is not None and now < incident.run_ended + check.cool_down:
         until = incident.run_ended + check.cool_down
@@ -311,15 +329,27 @@ def _gates_of_step(
         yield Held(hold=Hold.BUSY, detail=busy)
 
 
+def _is_new(incident: Incident, chosen: NextStep, host: Host, policy: Policy, now: Instant) -> bool:
+    """Whether this remedy came into the ladder after all others had been tried.
+
+    Where a run asked for a human, or was cancelled by one, no other remedy goes ahead of them.
+    """
+    last = next((run for run in host.runs if run.id == incident.run), None)
+    if last is not None and last.outcome in (Outcome.NEEDS_HUMAN, Outcome.CANCELLED):
+        return False
+    return count_attempts(incident, chosen.step, host, policy, now) == 0
+
+
 def _gates_of_budget(host: Host, policy: Policy, now: Instant) -> Iterator[Held]:
     counted = sorted(
         run.planned
         for run in host.runs
-        if not run.by and not run.preview and now - run.planned < policy.budget_window
+        if not run.by and not run.preview and now < run.planned + policy.budget_window
     )
-    if len(counted) >= policy.runs_per_hour:
-        freed = counted[len(counted) - policy.runs_per_hour] + policy.budget_window
-        detail = f"{len(counted)} runs within the hour, {policy.runs_per_hour} are allowed"
+    allowed = policy.runs_per_hour
+    if len(counted) >= allowed:
+        freed = counted[len(counted) - allowed] + policy.budget_window if allowed else None
+        detail = f"{len(counted)} runs within the hour, {allowed} are allowed"
         yield Held(hold=Hold.OVER_BUDGET, detail=detail, until=freed)
 
 

@@ -79,7 +79,7 @@ def count_repairs(incident: Incident, host: Host, policy: Policy, now: Instant) 
     return sum(
         run.proved
         and (run.check, run.subject) == incident.fingerprint
-        and now - run.planned < policy.recurring_window
+        and now < run.planned + policy.recurring_window
         for run in host.runs
     )
 
@@ -105,7 +105,8 @@ def _of_life(
     if incident.state is State.PROBATION:
         return
     if held and held.hold is Hold.APPROVAL and chosen:
-        key = f"approval:{chosen.step.key}:{sorted(chosen.options.items())}"
+        bound = sorted(chosen.options.items())
+        key = f"approval:{chosen.step.key}:{chosen.step.digest}:{bound}"
         if key not in said:
             details = {
                 "remedy": chosen.step.remedy,
@@ -117,14 +118,15 @@ def _of_life(
             yield Say(reason=Reason.APPROVAL, keys=("approval", key), details=details)
             return
     explained = storm or (held is not None and held.hold in _EXPLAINED)
-    if not explained and opened_due(incident, policy) <= now and not _opened_said(incident):
+    due = incident.finding.status is not Status.OK and now >= opened_due(incident, policy)
+    if due and not explained and not _opened_said(incident):
         told = [f"opened:{incident.finding.status.value}"]
         if held is not None and incident.critical:
             told.append(f"held:{held.hold.value}")
         yield Say(reason=Reason.OPENED, keys=tuple(told), details=hold)
         return
-    spoke_up = {"approval", "escalated"} & set(said)
-    if held and incident.held_since is not None and not spoke_up and not storm:
+    asked = held is not None and held.hold is Hold.APPROVAL and "approval" in said
+    if held and incident.held_since is not None and not asked and not storm:
         key = f"held:{held.hold.value}"
         if now >= incident.held_since + policy.held_after and key not in said:
             yield Say(reason=Reason.HELD, keys=(key,), details=hold)
@@ -154,10 +156,13 @@ def reminder_due(incident: Incident, policy: Policy) -> Instant | None:
 
 
 def owes_words(incident: Incident, host: Host, policy: Policy, now: Instant) -> bool:
-    """Whether an ended incident must be kept because a silence still keeps its end unsaid."""
-    if not incident.said or {"healed", "ended"} & set(incident.said):
+    """Whether an ended incident must be kept because a silence or a storm keeps its end unsaid."""
+    if {"healed", "ended"} & set(incident.said):
         return False
-    return silence_of(incident, host, policy, now) is not None or _is_covered(incident, host)
+    if silence_of(incident, host, policy, now) is not None:
+        return bool(incident.said)
+    by_run = incident.resolved_by is ResolvedBy.RUN
+    return _is_covered(incident, host) and (by_run or bool(incident.said))
 
 
 def wants(route: RoutePolicy, reason: Reason, incident: Incident | None, policy: Policy) -> bool:
@@ -166,12 +171,20 @@ def wants(route: RoutePolicy, reason: Reason, incident: Incident | None, policy:
         return False
     if incident is None:
         return True
-    worst = max(_SEVERITY[incident.finding.status], _SEVERITY[incident.before.status])
     check = policy.checks.get(incident.check)
     labels = check.labels if check else {}
-    return worst >= _SEVERITY[route.severity] and all(
+    return _worst(incident) >= _SEVERITY[route.severity] and all(
         labels.get(name) == value for name, value in route.labels.items()
     )
+
+
+def _worst(incident: Incident) -> int:
+    """The worst that is known of it: a route that was told of a failure is told of its end."""
+    seen = {incident.finding.status, incident.before.status}
+    seen |= {status for status in Status if f"opened:{status.value}" in incident.said}
+    if incident.run is not None:
+        seen.add(Status.CRITICAL)
+    return max(_SEVERITY[status] for status in seen)
 
 
 def write_notices(

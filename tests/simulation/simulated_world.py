@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import selectors
 from collections import Counter
@@ -575,7 +576,7 @@ def judge(world: World, simulation: Simulation) -> None:
     for incident in incidents:
         steps = state.list_transitions(incident.id)
         assert steps[0].old is None
-        for before, after in zip(steps, steps[1:], strict=False):
+        for before, after in itertools.pairwise(steps):
             assert after.old is before.new, f"{incident.id}: {before} then {after}"
         assert steps[-1].new is incident.state
         if incident.resolved_by is ResolvedBy.RUN:
@@ -610,7 +611,7 @@ def _judge_quiescence(simulation: Simulation) -> None:
     first = decide(host, Tick(), simulation.world.policy, now)
     second = decide(first.host, Tick(), simulation.world.policy, now)
     assert second.host == first.host
-    assert not (second.runs or second.notices or second.transitions)
+    assert (second.runs, second.notices, second.transitions) == ((), (), ())
     assert all(incident.state is not State.REPAIRING for incident in host.incidents)
 
 
