@@ -1,0 +1,259 @@
+"""The HTTP application: every route in one table, with what it asks of its caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent.agent import AgentFacade
+from api import problems
+from api.auth import Access, Authentication, find_caller, require
+from api.idempotency import HEADER, LONGEST_KEY, Answers
+from api.problems import Problem, ProblemField, explain_defect, install_problems
+from api.routes import checks, events, health, incidents, notices, remedies, runs, status
+
+#: No order is longer; whoever sends more is not a client of this API.
+LONGEST_BODY = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way in: what is asked, by whom, and which errors it knows beside the common ones."""
+
+    method: str
+    path: str
+    access: Access
+    endpoint: Callable[..., Coroutine[Any, Any, Any]]
+    errors: tuple[int, ...] = ()
+    status: int = 200
+    response: type[Response] = JSONResponse
+
+    @property
+    def acts(self) -> bool:
+        return self.method != "GET"
+
+
+_OPEN, _VIEWER, _OPERATOR, _ADMIN = Access
+
+# fmt: off
+ROUTES = (
+    Route("GET",  "/healthz", _OPEN, health.show_health),
+    Route("GET",  "/readyz", _VIEWER, health.show_readiness),
+    Route("GET",  "/v1/status", _VIEWER, status.show_status),
+    Route("POST", "/v1/pause", _OPERATOR, status.pause),
+    Route("POST", "/v1/resume", _OPERATOR, status.resume),
+    Route("POST", "/v1/config/reload", _ADMIN, status.reload_config),
+    Route("GET",  "/v1/checks", _VIEWER, checks.list_checks, (422,)),
+    Route("GET",  "/v1/checks/{name}", _VIEWER, checks.show_check, (404,)),
+    Route("POST", "/v1/checks/{name}/look", _OPERATOR, checks.look, (404,)),
+    Route("GET",  "/v1/incidents", _VIEWER, incidents.list_incidents, (422,)),
+    Route("GET",  "/v1/incidents/{id}", _VIEWER, incidents.show_incident, (404,)),
+    Route("GET",  "/v1/incidents/{id}/explain", _VIEWER, incidents.explain_incident, (404,)),
+    Route("POST", "/v1/incidents/{id}/acknowledge", _OPERATOR, incidents.acknowledge, (404, 409)),
+    Route("POST", "/v1/incidents/{id}/approve", _OPERATOR, incidents.approve, (404, 409)),
+    Route("POST", "/v1/incidents/{id}/reject", _OPERATOR, incidents.reject, (404, 409)),
+    Route("POST", "/v1/incidents/{id}/retry", _OPERATOR, incidents.retry, (404, 409)),
+    Route("POST", "/v1/incidents/{id}/close", _OPERATOR, incidents.close, (404, 409)),
+    Route("GET",  "/v1/remedies", _VIEWER, remedies.list_remedies, (422,)),
+    Route("GET",  "/v1/remedies/{name}", _VIEWER, remedies.show_remedy, (404,)),
+    Route("POST", "/v1/remedies/{name}/runs", _OPERATOR, remedies.run_remedy, (404, 409), 202),
+    Route("GET",  "/v1/runs", _VIEWER, runs.list_runs, (422,)),
+    Route("GET",  "/v1/runs/{id}", _VIEWER, runs.show_run, (404,)),
+    Route("GET",  "/v1/runs/{id}/events", _VIEWER, runs.list_run_events, (404, 422)),
+    Route("POST", "/v1/runs/{id}/cancel", _OPERATOR, runs.cancel_run, (404, 409)),
+    Route("GET",  "/v1/notices", _VIEWER, notices.list_notices, (422,)),
+    Route("GET",  "/v1/events", _VIEWER, events.stream_events, (422,), response=events.EventStream),
+)
+# fmt: on
+
+
+def create_app(agent: AgentFacade, *, version: str = "") -> FastAPI:
+    """The application in front of one agent.
+
+    `app.state.stopping` is an event: once it is set, streams end and `/readyz` says so.
+    """
+    app = FastAPI(
+        title="hostmend",
+        version=version or "unknown",
+        description="The REST API of one hostmend agent.",
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        # Explicit: an environment variable could otherwise make it send this host's data away.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
+    app.state.agent = agent
+    app.state.stopping = asyncio.Event()
+    app.state.answers = Answers()
+    app.router.route_class = _OnceRoute
+    for route in ROUTES:
+        _add_route(app, route)
+    install_problems(app)
+    # The last one added is the first to see a request.
+    app.add_middleware(_LimitBody)
+    app.add_middleware(_CatchDefects)
+    app.add_middleware(Authentication)
+    app.openapi = partial(_describe, app)  # type: ignore[method-assign]
+    return app
+
+
+def _add_route(app: FastAPI, route: Route) -> None:
+    known = sorted({*route.errors, *_common_errors(route)})
+    noun = route.path.removeprefix("/v1").split("/")[1]
+    app.add_api_route(
+        route.path,
+        route.endpoint,
+        methods=[route.method],
+        status_code=route.status,
+        operation_id=route.endpoint.__name__,
+        tags=[noun],
+        dependencies=[] if route.access is Access.OPEN else [Depends(require(route.access))],
+        responses={code: _PROBLEM_RESPONSES[code] for code in known},
+        openapi_extra=_describe_key() if route.acts else None,
+        response_class=route.response,
+    )
+
+
+def _common_errors(route: Route) -> tuple[int, ...]:
+    if route.access is Access.OPEN:
+        return (500,)
+    # 422: an order that cannot be used, or a key that was used for another.
+    return (400, 401, 403, 413, 422, 500, 503) if route.acts else (401, 403, 500, 503)
+
+
+def _describe_problem(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {problems.MEDIA_TYPE: {"schema": schema}}}
+
+
+_PROBLEM_RESPONSES = {
+    400: _describe_problem("The request cannot be read"),
+    401: _describe_problem("Nobody knows who asks"),
+    403: _describe_problem("The caller's role is not enough"),
+    404: _describe_problem("There is nothing of that name"),
+    409: _describe_problem("The order contradicts the present state"),
+    413: _describe_problem("The body is too long"),
+    422: _describe_problem("The request can be read, but not be used"),
+    500: _describe_problem("A defect of hostmend; its log has the particulars"),
+    503: _describe_problem("A part of the agent or of this host is not available"),
+}
+
+
+def _describe_key() -> dict[str, Any]:
+    return {
+        "parameters": [
+            {
+                "name": HEADER,
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+                "description": "Requests with one key act once; the others get the first's answer",
+            }
+        ]
+    }
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the one error type that every route refers to."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+        )
+        schemas = document["components"]["schemas"]
+        template = "#/components/schemas/{model}"
+        described = Problem.model_json_schema(ref_template=template)
+        described.pop("$defs", None)
+        schemas["Problem"] = described
+        schemas["ProblemField"] = ProblemField.model_json_schema(ref_template=template)
+        schemas.pop("HTTPValidationError", None)
+        schemas.pop("ValidationError", None)
+        for operation in (o for path in document["paths"].values() for o in path.values()):
+            # FastAPI documents one of its own for whatever has a parameter.
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+class _OnceRoute(APIRoute):
+    """Carries out requests with one `Idempotency-Key` once."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_once(request: Request) -> Response:
+            key = request.headers.get(HEADER)
+            if key is None or request.method == "GET":
+                return await handle(request)
+            if not (0 < len(key) <= LONGEST_KEY):
+                raise HTTPException(
+                    400, f"cannot use {HEADER}: it must have 1 to {LONGEST_KEY} characters"
+                )
+            answers: Answers = request.app.state.answers
+            caller = find_caller(request).id
+            path = f"{request.url.path}?{request.url.query}"
+            body = await request.body()
+            return await answers.once(caller, key, path, body, lambda: handle(request))
+
+        return handle_once
+
+
+class _CatchDefects:
+    """The last resort: an error that nobody expected becomes a problem, not a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as error:
+            if begun:
+                raise
+            await explain_defect(error)(scope, receive, send)
+
+
+class _LimitBody:
+    """Refuses bodies that are longer than any order."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        length = 0
+
+        async def receive_part() -> Message:
+            nonlocal length
+            message = await receive()
+            length += len(message.get("body", b""))
+            if length > LONGEST_BODY:
+                raise HTTPException(413, f"cannot read the body: it is over {LONGEST_BODY} bytes")
+            return message
+
+        await self._app(scope, receive_part, send)

@@ -1,0 +1,656 @@
+"""The wire: what the API takes and gives, each type with its one converter (`of`).
+
+Instants are RFC 3339 in UTC, durations end in `_seconds`. Options that a remedy declares with
+`no_log` are masked. This page is long because it is the whole vocabulary of the API in one place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from agent import agent as facade
+from agent.core import model
+from agent.core.model import (
+    Changes,
+    Hold,
+    Instant,
+    NoticeState,
+    Outcome,
+    Reason,
+    ResolvedBy,
+    Risk,
+    RunState,
+    State,
+    Status,
+)
+
+T = TypeVar("T")
+W = TypeVar("W")
+
+MASK = "***"
+
+#: An instant as RFC 3339 in UTC, with milliseconds.
+When = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+
+#: Which options of a remedy are secret, by the remedy's name.
+Secrets = Callable[[str], Collection[str]]
+
+
+def write_instant(instant: Instant) -> str:
+    """RFC 3339 in UTC: `2026-01-31T08:15:00.250Z`."""
+    written = datetime.fromtimestamp(instant, UTC).isoformat(timespec="milliseconds")
+    return written.removesuffix("+00:00") + "Z"
+
+
+def _when(instant: Instant | None) -> str | None:
+    return None if instant is None else write_instant(instant)
+
+
+def plain(value: Any) -> Any:
+    """Any value as JSON can hold it: a log excerpt may hold bytes that are no text, a measurement
+    may be no number."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case None | bool() | int() | BaseModel():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {plain(str(name)): plain(part) for name, part in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(part) for part in value]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
+        case _:
+            return plain(str(value))
+
+
+class Wire(BaseModel):
+    """The base of what is given: complete, and never changed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @classmethod
+    def make(cls, **parts: Any) -> Self:
+        """With every text and number fit for JSON."""
+        return cls(**{name: plain(part) for name, part in parts.items()})
+
+
+class Page(Wire, Generic[W]):
+    """A part of a list, newest first."""
+
+    items: list[W]
+    next: str | None = Field(description="Pass it as `before` for the next part; null at the end")
+
+
+def page_of(page: facade.Page[T], convert: Callable[[T], W]) -> Page[W]:
+    """A page of domain values on the wire."""
+    return Page[Any](items=[convert(item) for item in page.items], next=page.next)
+
+
+class Finding(Wire):
+    """What one look saw of one subject."""
+
+    subject: str
+    status: Status
+    cause: str = Field(description="A short, stable word for what is wrong; empty when ok")
+    summary: str
+    measurements: dict[str, float | None]
+    facts: dict[str, str]
+    since: When | None
+    intended: bool = Field(description="An operator wants it like this")
+    transition: str = Field(description="What the subject is on its way to; empty when it is not")
+    resource: str
+    implicates: list[str]
+
+    @classmethod
+    def of(cls, finding: model.Finding) -> Self:
+        return cls.make(
+            subject=finding.subject,
+            status=finding.status,
+            cause=finding.cause,
+            summary=finding.summary,
+            measurements=finding.measurements,
+            facts=finding.facts,
+            since=_when(finding.since),
+            intended=finding.intended,
+            transition=finding.transition,
+            resource=finding.resource,
+            implicates=finding.implicates,
+        )
+
+
+class Approval(Wire):
+    """An operator's word for one run."""
+
+    step: str
+    digest: str
+    by: str
+    until: When
+
+    @classmethod
+    def of(cls, approval: model.Approval) -> Self:
+        return cls.make(
+            step=approval.step,
+            digest=approval.digest,
+            by=approval.by,
+            until=write_instant(approval.until),
+        )
+
+
+class Incident(Wire):
+    """One problem from its first failing finding to its end."""
+
+    id: str
+    check: str
+    subject: str
+    state: State
+    why: str = Field(description="Why the present state was entered")
+    finding: Finding = Field(description="The latest complete finding")
+    looked: When = Field(description="When the look that saw it began")
+    before: Finding = Field(description="The finding that it was opened for")
+    after: Finding | None = Field(description="The finding that proved the end")
+    began: When = Field(description="When it began to fail, as far as it is known")
+    opened: When | None = Field(description="When it was confirmed")
+    entered: When = Field(description="When `state` was entered")
+    ended: When | None
+    resolved_by: ResolvedBy | None
+    run: str | None = Field(description="Its run that is alive, or the last one")
+    healed_by: str | None = Field(description="The run that a look proved")
+    failing_since: When | None = Field(description="null while it passes")
+    past_downtime_seconds: float = Field(
+        description="Failing that is over; while `failing_since` is set, more is running"
+    )
+    rejected: list[str] = Field(description="Steps that an operator refused")
+    approval: Approval | None
+    retry_at: When | None
+    retries: int
+    acknowledged: str = Field(description="Who knows of it; empty: nobody said so")
+    shadowed: list[str] = Field(description="Steps that would have run")
+
+    @classmethod
+    def of(cls, incident: model.Incident) -> Self:
+        return cls.make(
+            id=incident.id,
+            check=incident.check,
+            subject=incident.subject,
+            state=incident.state,
+            why=incident.why,
+            finding=Finding.of(incident.finding),
+            looked=write_instant(incident.looked),
+            before=Finding.of(incident.before),
+            after=None if incident.after is None else Finding.of(incident.after),
+            began=write_instant(incident.began),
+            opened=_when(incident.opened),
+            entered=write_instant(incident.entered),
+            ended=_when(incident.ended),
+            resolved_by=incident.resolved_by,
+            run=incident.run,
+            healed_by=incident.healed_by,
+            failing_since=_when(incident.failing_since),
+            past_downtime_seconds=incident.downtime,
+            rejected=incident.rejected,
+            approval=None if incident.approval is None else Approval.of(incident.approval),
+            retry_at=_when(incident.retry_at),
+            retries=incident.retries,
+            acknowledged=incident.acknowledged,
+            shadowed=incident.shadowed,
+        )
+
+
+class Held(Wire):
+    """Why an incident has no run now."""
+
+    hold: Hold
+    detail: str
+    until: When | None = Field(description="null: only an event changes it")
+
+    @classmethod
+    def of(cls, held: model.Held) -> Self:
+        return cls.make(hold=held.hold, detail=held.detail, until=_when(held.until))
+
+
+class Run(Wire):
+    """One execution of a remedy."""
+
+    id: str
+    remedy: str
+    options: dict[str, Any]
+    risk: Risk
+    changes: Changes
+    timeout_seconds: float
+    digest: str
+    state: RunState
+    preview: bool
+    by: str = Field(description="Who asked for it; empty: hostmend decided by itself")
+    incident: str | None
+    check: str
+    subject: str
+    step: str
+    planned: When
+    started: When | None
+    ended: When | None
+    outcome: Outcome | None
+    detail: str
+    proved: bool = Field(description="A look that began after its end proved it")
+
+    @classmethod
+    def of(cls, run: model.Run, secrets: Secrets) -> Self:
+        return cls.make(
+            id=run.id,
+            remedy=run.remedy,
+            options=mask_options(run.options, secrets(run.remedy)),
+            risk=run.risk,
+            changes=run.changes,
+            timeout_seconds=run.timeout,
+            digest=run.digest,
+            state=run.state,
+            preview=run.preview,
+            by=run.by,
+            incident=run.incident,
+            check=run.check,
+            subject=run.subject,
+            step=run.step,
+            planned=write_instant(run.planned),
+            started=_when(run.started),
+            ended=_when(run.ended),
+            outcome=run.outcome,
+            detail=run.detail,
+            proved=run.proved,
+        )
+
+
+def mask_options(options: Mapping[str, Any], secret: Collection[str]) -> dict[str, Any]:
+    """Options with the secret ones hidden."""
+    return {name: MASK if name in secret else value for name, value in options.items()}
+
+
+class RunEvent(Wire):
+    """Something that a run did: a task that ended, as Ansible tells it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    number: int = Field(description="Counted from 1 within the run")
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Self:
+        return cls.make(**event)
+
+
+class RunEvents(Wire):
+    """A part of a run's events, oldest first."""
+
+    items: list[RunEvent]
+    next: int | None = Field(description="Pass it as `after` for the next part; null at the end")
+
+
+class Notice(Wire):
+    """One message to one route."""
+
+    id: str
+    route: str
+    reason: Reason
+    state: NoticeState
+    incident: str | None
+    check: str
+    subject: str
+    details: dict[str, str]
+    created: When
+    expires: When
+    attempts: int
+    due: When | None = Field(description="When the next attempt may be made")
+    delivered: When | None
+    error: str = Field(description="What the last attempt said")
+
+    @classmethod
+    def of(cls, notice: model.Notice) -> Self:
+        return cls.make(
+            id=notice.id,
+            route=notice.route,
+            reason=notice.reason,
+            state=notice.state,
+            incident=notice.incident.id if notice.incident else None,
+            check=notice.incident.check if notice.incident else "",
+            subject=notice.incident.subject if notice.incident else "",
+            details=notice.details,
+            created=write_instant(notice.created),
+            expires=write_instant(notice.expires),
+            attempts=notice.attempts,
+            due=write_instant(notice.due) if notice.state is NoticeState.DUE else None,
+            delivered=_when(notice.delivered),
+            error=notice.error,
+        )
+
+
+class Silence(Wire):
+    """Mutes notices; with `runs` (a maintenance window) it holds runs too."""
+
+    id: str
+    starts: When
+    ends: When
+    by: str
+    comment: str
+    checks: list[str]
+    subjects: list[str]
+    labels: dict[str, str]
+    runs: bool
+
+    @classmethod
+    def of(cls, silence: model.Silence) -> Self:
+        return cls.make(
+            id=silence.id,
+            starts=write_instant(silence.starts),
+            ends=write_instant(silence.ends),
+            by=silence.by,
+            comment=silence.comment,
+            checks=silence.checks,
+            subjects=silence.subjects,
+            labels=silence.labels,
+            runs=silence.runs,
+        )
+
+
+class Pause(Wire):
+    """Runs are stopped; looking and telling go on."""
+
+    by: str
+    since: When
+    until: When | None = Field(description="null: until somebody resumes")
+    why: str
+
+    @classmethod
+    def of(cls, pause: model.Pause) -> Self:
+        return cls.make(
+            by=pause.by, since=write_instant(pause.since), until=_when(pause.until), why=pause.why
+        )
+
+
+class Storm(Wire):
+    """Many failures at once, treated as one cause."""
+
+    since: When
+
+    @classmethod
+    def of(cls, storm: model.Storm) -> Self:
+        return cls.make(since=write_instant(storm.since))
+
+
+class AgentStatus(Wire):
+    """How the agent and this host are."""
+
+    version: str
+    host: str
+    started: When
+    now: When
+    worst: Status = Field(description="The worst status of any check")
+    checks_count: dict[str, int] = Field(description="Checks by status")
+    incidents: list[Incident]
+    holds: dict[str, Held] = Field(description="Why an incident, by its id, has no run now")
+    runs_alive: list[Run]
+    notices_due: int
+    paused: Pause | None
+    storm: Storm | None
+    silences: list[Silence]
+    missing: dict[str, str] = Field(description="What cannot be watched here, and why")
+    problems: list[str] = Field(description="What is wrong with the agent itself")
+    config_path: str
+    config_loaded: When
+
+    @classmethod
+    def of(cls, status: facade.AgentStatus, secrets: Secrets) -> Self:
+        return cls.make(
+            version=status.version,
+            host=status.host,
+            started=write_instant(status.started),
+            now=write_instant(status.now),
+            worst=status.worst,
+            checks_count=status.checks_count,
+            incidents=[Incident.of(incident) for incident in status.incidents],
+            holds={incident: Held.of(held) for incident, held in status.holds.items()},
+            runs_alive=[Run.of(run, secrets) for run in status.runs_alive],
+            notices_due=status.notices_due,
+            paused=None if status.paused is None else Pause.of(status.paused),
+            storm=None if status.storm is None else Storm.of(status.storm),
+            silences=[Silence.of(silence) for silence in status.silences],
+            missing=status.missing,
+            problems=status.problems,
+            config_path=status.config_path,
+            config_loaded=write_instant(status.config_loaded),
+        )
+
+
+class Check(Wire):
+    """One configured check and what its last look saw."""
+
+    name: str
+    type: str
+    status: Status
+    every_seconds: float
+    depends_on: list[str]
+    ladder: list[str]
+    mode: str
+    labels: dict[str, str]
+    looked: When | None = Field(description="null: not looked at yet")
+    took_seconds: float | None
+    findings: list[Finding]
+    broken: str = Field(description="The look itself broke: what it said")
+    incidents: list[str]
+
+    @classmethod
+    def of(cls, check: facade.CheckStatus) -> Self:
+        return cls.make(
+            name=check.name,
+            type=check.type,
+            status=check.status,
+            every_seconds=check.every,
+            depends_on=check.depends_on,
+            ladder=check.ladder,
+            mode=check.mode,
+            labels=check.labels,
+            looked=_when(check.looked),
+            took_seconds=check.took,
+            findings=[Finding.of(finding) for finding in check.findings],
+            broken=check.broken,
+            incidents=check.incidents,
+        )
+
+
+class Transition(Wire):
+    """Something that an incident went through."""
+
+    at: When
+    old: State | None
+    new: State
+    why: str
+
+    @classmethod
+    def of(cls, transition: model.Transition) -> Self:
+        return cls.make(
+            at=write_instant(transition.at),
+            old=transition.old,
+            new=transition.new,
+            why=transition.why,
+        )
+
+
+class EvidenceItem(Wire):
+    """Evidence of an incident, from `before` or `after`."""
+
+    when: str
+    taken: When
+    title: str
+    text: str
+
+    @classmethod
+    def of(cls, item: facade.EvidenceItem) -> Self:
+        return cls.make(
+            when=item.when,
+            taken=write_instant(item.taken),
+            title=item.evidence.title,
+            text=item.evidence.text,
+        )
+
+
+class IncidentStory(Wire):
+    """An incident with everything known of it."""
+
+    incident: Incident
+    held: Held | None
+    transitions: list[Transition]
+    runs: list[Run]
+    notices: list[Notice]
+    evidence: list[EvidenceItem]
+    downtime_seconds: float = Field(description="Seconds of failing so far")
+
+    @classmethod
+    def of(cls, story: facade.IncidentStory, secrets: Secrets) -> Self:
+        return cls.make(
+            incident=Incident.of(story.incident),
+            held=None if story.held is None else Held.of(story.held),
+            transitions=[Transition.of(transition) for transition in story.transitions],
+            runs=[Run.of(run, secrets) for run in story.runs],
+            notices=[Notice.of(notice) for notice in story.notices],
+            evidence=[EvidenceItem.of(item) for item in story.evidence],
+            downtime_seconds=story.downtime,
+        )
+
+
+class Budget(Wire):
+    """Automatic runs within the hour."""
+
+    used: int
+    allowed: int
+
+
+class Explanation(Wire):
+    """Every gate between an incident and its next step."""
+
+    incident: Incident
+    remedy: str = Field(description="The remedy that would be next; empty: none")
+    options: dict[str, Any]
+    digest: str = Field(description="Of that remedy: pass it on when approving what you saw")
+    gates: list[Held] = Field(description="Empty: nothing holds it")
+    attempts: dict[str, str] = Field(description="Of each step: `tried of allowed`")
+    budget: Budget
+    next: str = Field(description="What happens next, and when")
+
+    @classmethod
+    def of(cls, explained: facade.Explanation, secrets: Secrets, digest: str) -> Self:
+        used, allowed = explained.budget
+        return cls.make(
+            incident=Incident.of(explained.incident),
+            remedy=explained.remedy,
+            options=mask_options(explained.options, secrets(explained.remedy)),
+            digest=digest,
+            gates=[Held.of(held) for held in explained.gates],
+            attempts=explained.attempts,
+            budget=Budget(used=used, allowed=allowed),
+            next=explained.next,
+        )
+
+
+class Remedy(Wire):
+    """A remedy on offer."""
+
+    name: str
+    summary: str
+    path: str
+    risk: Risk
+    changes: Changes
+    timeout_seconds: float
+    handles: dict[str, list[str]] = Field(description="Check types, and the causes of each")
+    options: dict[str, dict[str, Any]] = Field(description="As remedy.yml describes them")
+    digest: str
+    replaces: str | None = Field(description="Digest of the shipped remedy that it replaces")
+    used_by: list[str] = Field(description="Checks whose ladder names it")
+
+    @classmethod
+    def of(cls, remedy: facade.RemedyInfo) -> Self:
+        secret = secret_options(remedy)
+        options = {
+            name: {
+                part: MASK if name in secret and part == "default" else value
+                for part, value in spec.items()
+            }
+            for name, spec in remedy.options.items()
+        }
+        return cls.make(
+            name=remedy.name,
+            summary=remedy.summary,
+            path=remedy.path,
+            risk=remedy.risk,
+            changes=remedy.changes,
+            timeout_seconds=remedy.timeout,
+            handles=remedy.handles,
+            options=options,
+            digest=remedy.digest,
+            replaces=remedy.replaces,
+            used_by=remedy.used_by,
+        )
+
+
+def secret_options(remedy: facade.RemedyInfo) -> frozenset[str]:
+    """The options that Ansible is told not to log."""
+    return frozenset(name for name, spec in remedy.options.items() if spec.get("no_log") is True)
+
+
+class LiveEvent(Wire):
+    """Something that happened; the data of one server-sent event."""
+
+    id: int
+    at: When
+    kind: str = Field(description="look | incident | run | task | notice | agent")
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: facade.LiveEvent) -> Self:
+        return cls.make(
+            id=event.id, at=write_instant(event.at), kind=event.kind, data=plain(event.data)
+        )
+
+
+class Health(Wire):
+    """Alive, or ready."""
+
+    status: str
+
+
+class Order(BaseModel):
+    """The base of what is taken: a word that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PauseOrder(Order):
+    """Stop all runs."""
+
+    for_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=366 * 86400,
+        allow_inf_nan=False,
+        description="Resume by itself after this; left out: until somebody resumes",
+    )
+    why: str = Field(default="", max_length=500)
+
+
+class ApproveOrder(Order):
+    """Let the next run start."""
+
+    digest: str = Field(
+        default="", max_length=200, description="Of the remedy that you saw; refused if it changed"
+    )
+
+
+class RunOrder(Order):
+    """Run a remedy."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    preview: bool = Field(default=False, description="Ansible's check mode: change nothing")

@@ -1,0 +1,263 @@
+"""The server: sockets, signals, drain. One uvicorn server answers on all sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from agent.agent import AgentFacade
+from agent.errors import HostmendError, Unavailable
+from api.app import create_app
+from api.auth import PEER, Peer, TcpPeer
+from api.problems import MEDIA_TYPE
+from api.sockets import open_tcp_socket, open_unix_socket, read_unix_peer
+
+log = logging.getLogger(__name__)
+
+#: How long requests that are being answered may still take when everything else is done.
+GRACE_SECONDS = 3
+
+
+class Places(Protocol):
+    """What of `agent.settings.Settings` a server needs."""
+
+    @property
+    def socket_path(self) -> Path: ...
+    @property
+    def listen(self) -> tuple[str, int]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where the agent answers."""
+
+    socket: Path
+    #: Host and port; None: not over TCP, `problem` says why.
+    http: tuple[str, int] | None
+    problem: str = ""
+
+
+async def serve(
+    agent: AgentFacade,
+    settings: Places,
+    *,
+    ready: Callable[[Listening], None],
+    drain: Callable[[], Awaitable[None]],
+    socket_group: str | None = None,
+    version: str = "",
+) -> None:
+    """Answers until SIGTERM or SIGINT, and returns after everything was drained.
+
+    `ready` is called once requests are answered. `drain` is awaited while they still are, so that
+    people can see what is being waited for; a second signal ends the waiting. SIGHUP reloads the
+    configuration. Only the main thread may call this. Raises Unavailable when the UNIX socket
+    cannot be had; a taken TCP port does not keep an agent from its work.
+    """
+    signals = _Signals()
+    with signals.owned(on_reload=lambda: _reload(agent)):
+        unix = open_unix_socket(settings.socket_path, group=socket_group)
+        try:
+            tcp, problem = _try_tcp_socket(settings.listen)
+            app = create_app(agent, version=version)
+            server = _Server(
+                uvicorn.Config(
+                    app,
+                    http=_Connection,
+                    ws="none",
+                    lifespan="off",
+                    log_config=None,
+                    access_log=False,
+                    proxy_headers=False,
+                    server_header=False,
+                    timeout_graceful_shutdown=GRACE_SECONDS,
+                )
+            )
+            listening = Listening(
+                socket=settings.socket_path,
+                http=tcp.getsockname()[:2] if tcp else None,
+                problem=problem,
+            )
+            await _answer(
+                server,
+                [unix.socket, tcp] if tcp else [unix.socket],
+                signals,
+                app.state.stopping,
+                ready=lambda: ready(listening),
+                drain=drain,
+            )
+        finally:
+            unix.remove()
+            unix.socket.close()
+
+
+def _try_tcp_socket(address: tuple[str, int]) -> tuple[socket.socket | None, str]:
+    try:
+        return open_tcp_socket(address), ""
+    except Unavailable as error:
+        log.error("%s; the agent goes on without HTTP over TCP", error)
+        return None, str(error)
+
+
+async def _answer(
+    server: _Server,
+    sockets: list[socket.socket],
+    signals: _Signals,
+    stopping: asyncio.Event,
+    *,
+    ready: Callable[[], None],
+    drain: Callable[[], Awaitable[None]],
+) -> None:
+    serving = asyncio.create_task(server.serve(sockets=sockets))
+    stopped = asyncio.create_task(signals.stop.wait())
+    try:
+        await server.until_started(serving)
+        if not stopped.done():
+            ready()
+            await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+        # Streams end now: a dashboard that is left open is not waited for.
+        stopping.set()
+        await _drain(drain, signals)
+    finally:
+        stopped.cancel()
+        stopping.set()
+        server.stop()
+        await serving
+
+
+async def _drain(drain: Callable[[], Awaitable[None]], signals: _Signals) -> None:
+    draining = asyncio.ensure_future(drain())
+    hurried = asyncio.create_task(signals.hurry.wait())
+    await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not draining.done():
+        log.warning("a second signal: the agent stops without waiting any longer")
+        draining.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await draining
+
+
+async def _reload(agent: AgentFacade) -> None:
+    try:
+        await agent.reload(by="SIGHUP")
+    except HostmendError as error:
+        log.error("cannot reload the configuration, the running one stays: %s", error)
+
+
+class _Signals:
+    """SIGTERM and SIGINT, SIGHUP."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        #: A second signal to stop.
+        self.hurry = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextlib.contextmanager
+    def owned(self, *, on_reload: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def reload() -> None:
+            task = loop.create_task(on_reload())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        handlers = {
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+            signal.SIGHUP: reload,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        if self.stop.is_set():
+            self.hurry.set()
+        self.stop.set()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, without its signals and without its ten wake-ups each second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stop = asyncio.Event()
+        self._started = asyncio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._stop.set()
+
+    async def until_started(self, serving: asyncio.Task[None]) -> None:
+        """Returns once requests are answered. Raises what kept it from that."""
+        started = asyncio.create_task(self._started.wait())
+        await asyncio.wait((started, serving), return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if serving.done():
+            await serving
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises each signal again after it served, which would end the process there.
+        yield
+
+    async def main_loop(self) -> None:
+        self._started.set()
+        seconds = 0
+        # Ten: on_tick makes the headers anew, the date among them, whenever its count divides so.
+        while not await self.on_tick(seconds * 10):
+            seconds += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), timeout=1.0)
+
+
+class _Connection(H11Protocol):
+    """A connection that tells the application who is at its other end.
+
+    `scope["state"]` is copied from `app_state`, which nothing in a request can reach.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, PEER: _find_peer(transport)}
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP gets a problem too."""
+        problem = {
+            "type": "about:blank",
+            "title": "Bad Request",
+            "status": 400,
+            "detail": f"cannot read the request: {msg}",
+        }
+        headers = [("content-type", MEDIA_TYPE), ("connection", "close")]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=json.dumps(problem).encode()),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+def _find_peer(transport: asyncio.Transport) -> Peer:
+    connection = transport.get_extra_info("socket")
+    if connection.family == socket.AF_UNIX:
+        return read_unix_peer(connection)
+    address = transport.get_extra_info("peername") or ("",)
+    return TcpPeer(address=str(address[0]))
