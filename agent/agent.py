@@ -19,7 +19,7 @@ from agent.core.model import (
     Storm,
     Transition,
 )
-from agent.feed import LiveEvent
+from agent.feed import LiveEvent as LiveEvent
 
 T = TypeVar("T")
 

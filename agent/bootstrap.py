@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from agent.agent import AgentFacade
 from agent.carriers import JobCarrier, Mail
 from agent.clock import Clock
 from agent.config import Config, load_config
@@ -38,7 +37,6 @@ from agent.notify.client import validate_routes
 from agent.notify.delivery import Delivery
 from agent.remedies.catalog import SHIPPED, Catalog
 from agent.remedies.client import Spare, prepare_runtime
-from agent.remedies.options import check_value
 from agent.running import Loaded, Parts, RunningAgent
 from agent.settings import Settings
 from agent.store.history import History
@@ -79,16 +77,12 @@ def remedy_dirs(settings: Settings) -> tuple[Path, ...]:
 def read_config(settings: Settings, clock: Clock) -> Loaded:
     """The configuration in effect. Raises ConfigError for the first thing that is wrong."""
     catalog = find_remedies(settings)
-    config = load_config(settings.config, catalog=catalog, read_option=_read_option)
+    config = load_config(settings.config, catalog=catalog)
     return Loaded(config=config, catalog=catalog, at=clock.now())
 
 
-def _read_option(option: object, value: object) -> object:
-    return check_value(option, value, None)  # type: ignore[arg-type]  # the catalogue's own options
-
-
 @contextlib.asynccontextmanager
-async def open_agent(settings: Settings) -> AsyncIterator[AgentFacade]:
+async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
     """The running agent, until the block ends; then it is drained.
 
     Raises ConfigError, StoreError or Unavailable when it cannot start.
@@ -214,8 +208,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[AgentFacade]:
             yield agent
         finally:
             checking.cancel()
-            watcher.close()
-            await worker.drain()
+            await agent.drain()
 
 
 async def look_once(settings: Settings, names: tuple[str, ...]) -> Mapping[str, Looked]:

@@ -34,7 +34,7 @@ class Feed:
         self._last = 0
         self._news = asyncio.Event()
 
-    def put(self, at: Instant, kind: str, **data: Any) -> None:
+    def put(self, at: Instant, kind: str, data: Mapping[str, Any]) -> None:
         self._last += 1
         self._events.append(LiveEvent(id=self._last, at=at, kind=kind, data=data))
         news, self._news = self._news, asyncio.Event()

@@ -107,6 +107,7 @@ class RunningAgent:
         self._seen: dict[str, tuple[str, ...]] = {}
         self._numbers: dict[str, int] = {}
         self._due = 0
+        self._drained = False
         #: What is wrong with the agent itself, by where it comes from.
         self.problems: dict[str, str] = {}
         self._note_problems()
@@ -127,14 +128,16 @@ class RunningAgent:
             feed.put(
                 transition.at,
                 "incident",
-                incident=transition.incident,
-                old=transition.old,
-                new=transition.new,
-                why=transition.why,
-                check=incident.check if incident else "",
-                subject=incident.subject if incident else "",
-                resolved_by=incident.resolved_by if incident else None,
-                downtime_seconds=self._downtime(incident) if incident else 0.0,
+                {
+                    "incident": transition.incident,
+                    "old": transition.old,
+                    "new": transition.new,
+                    "why": transition.why,
+                    "check": incident.check if incident else "",
+                    "subject": incident.subject if incident else "",
+                    "resolved_by": incident.resolved_by if incident else None,
+                    "downtime_seconds": self._downtime(incident) if incident else 0.0,
+                },
             )
         runs = list(decision.runs)
         if isinstance(event, RunStarted | RunEnded):
@@ -143,13 +146,15 @@ class RunningAgent:
             feed.put(
                 now,
                 "run",
-                run=run.id,
-                remedy=run.remedy,
-                state=run.state,
-                outcome=run.outcome,
-                incident=run.incident,
-                detail=run.detail,
-                preview=run.preview,
+                {
+                    "run": run.id,
+                    "remedy": run.remedy,
+                    "state": run.state,
+                    "outcome": run.outcome,
+                    "incident": run.incident,
+                    "detail": run.detail,
+                    "preview": run.preview,
+                },
             )
         for notice in decision.notices:
             self._put_notice(notice)
@@ -165,18 +170,20 @@ class RunningAgent:
             self._parts.feed.put(
                 event.ended,
                 "look",
-                check=event.check,
-                broken=event.broken,
-                took_seconds=event.ended - event.began,
-                findings=[
-                    {
-                        "subject": f.subject,
-                        "status": f.status,
-                        "cause": f.cause,
-                        "summary": f.summary,
-                    }
-                    for f in event.findings
-                ],
+                {
+                    "check": event.check,
+                    "broken": event.broken,
+                    "took_seconds": event.ended - event.began,
+                    "findings": [
+                        {
+                            "subject": f.subject,
+                            "status": f.status,
+                            "cause": f.cause,
+                            "summary": f.summary,
+                        }
+                        for f in event.findings
+                    ],
+                },
             )
 
     def hear_notice(self, notice: Notice) -> None:
@@ -193,13 +200,15 @@ class RunningAgent:
         self._parts.feed.put(
             self._parts.clock.now(),
             "notice",
-            notice=notice.id,
-            route=notice.route,
-            reason=notice.reason,
-            state=notice.state,
-            attempts=notice.attempts,
-            error=notice.error,
-            incident=notice.incident.id if notice.incident else None,
+            {
+                "notice": notice.id,
+                "route": notice.route,
+                "reason": notice.reason,
+                "state": notice.state,
+                "attempts": notice.attempts,
+                "error": notice.error,
+                "incident": notice.incident.id if notice.incident else None,
+            },
         )
 
     def hear_run_event(self, run: Run, event: Mapping[str, Any]) -> None:
@@ -208,7 +217,7 @@ class RunningAgent:
         if event.get("event") == "ended":
             del self._numbers[run.id]
         now = self._parts.clock.now()
-        self._parts.feed.put(now, "task", run=run.id, number=number, **_named(event))
+        self._parts.feed.put(now, "task", {**event, "run": run.id, "number": number})
 
         def keep() -> None:
             try:
@@ -490,7 +499,9 @@ class RunningAgent:
     async def cancel_run(self, run_id: str, *, by: str) -> Run:
         run = await self.run(run_id)
         self._parts.worker.cancel(run_id)
-        self._parts.feed.put(self._parts.clock.now(), "agent", text=f"{by} cancelled run {run_id}")
+        self._parts.feed.put(
+            self._parts.clock.now(), "agent", {"text": f"{by} cancelled run {run_id}"}
+        )
         return run
 
     async def notices(
@@ -506,6 +517,13 @@ class RunningAgent:
 
     # The agent itself
 
+    async def drain(self) -> None:
+        """Looks no more, lets runs that are alive end, delivers what is due once more."""
+        if not self._drained:
+            self._drained = True
+            self._parts.watcher.close()
+            await self._parts.worker.drain()
+
     async def reload(self, *, by: str) -> AgentStatus:
         try:
             loaded = await self._read_config()
@@ -518,7 +536,7 @@ class RunningAgent:
         self.problems.pop("configuration", None)
         self._note_problems()
         self._parts.feed.put(
-            self._parts.clock.now(), "agent", text=f"{by} reloaded the configuration"
+            self._parts.clock.now(), "agent", {"text": f"{by} reloaded the configuration"}
         )
         return self.status()
 
@@ -534,11 +552,6 @@ class RunningAgent:
 
 def _find(incidents: tuple[Incident, ...], incident_id: str) -> Incident | None:
     return next((i for i in incidents if i.id == incident_id), None)
-
-
-def _named(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event's own fields, without those that the feed gives itself."""
-    return {key: value for key, value in event.items() if key not in ("run", "number", "kind")}
 
 
 def _check_id(given: str | None, letter: str) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from agent.checks.check import CheckType
+from agent.checks.demo import DEMO
 from agent.checks.service import SERVICE
 
 CHECKS: dict[str, CheckType] = {
+    "demo": DEMO,
     "service": SERVICE,
 }
