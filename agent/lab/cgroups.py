@@ -15,18 +15,18 @@ from pathlib import Path
 from agent.errors import Unavailable
 
 
-def own_cgroups() -> list[Path]:
-    """The directory of this process's cgroup in each hierarchy that is mounted.
+def own_cgroups(process: Path = Path("/proc/self")) -> list[Path]:
+    """The directory of a process's cgroup in each hierarchy that is mounted.
 
-    /proc/self/cgroup has the paths, /proc/self/mountinfo (proc_pid_mountinfo(5)) the places.
+    Its `cgroup` has the paths, its `mountinfo` (proc_pid_mountinfo(5)) the places.
     """
     paths: dict[frozenset[str], str] = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in (process / "cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         paths[frozenset(controllers.split(",")) - {""}] = path
     known = frozenset[str]().union(*paths)
     found: list[Path] = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in (process / "mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         kind, _, options = right.split(" ", 2)
         if kind not in ("cgroup", "cgroup2"):

@@ -14,11 +14,12 @@ import contextlib
 import fcntl
 import itertools
 import os
+import time
 from pathlib import Path
 
 from agent.errors import Unavailable
 from agent.lab.cgroups import remove_cgroups
-from agent.lab.machine import default_cache, execute, remove_tree
+from agent.lab.machine import default_cache, execute, remove_tree, say
 
 PREFIX = "hostmend-lab-"
 _numbers = itertools.count(1)
@@ -31,15 +32,25 @@ def new_name() -> str:
 
 
 def sweep(cache: Path | None = None) -> list[str]:
-    """Remove the hosts whose owners are dead and return their names; the others are not touched."""
+    """Remove the hosts whose owners are dead and return their names; the others are not touched.
+
+    One that resists (somebody's shell stands in its files) is told and left to the next sweep.
+    """
     hosts = (cache or default_cache()) / "hosts"
     hosts.mkdir(parents=True, exist_ok=True)
     with (hosts / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        dead = [place for place in sorted(hosts.glob(f"{PREFIX}*")) if not _owner_lives(place.name)]
-        for directory in dead:
-            discard(directory)
-    return [directory.name for directory in dead]
+        swept = []
+        for directory in sorted(hosts.glob(f"{PREFIX}*")):
+            if _owner_lives(directory.name):
+                continue
+            try:
+                discard(directory)
+            except Unavailable as error:
+                say(f"{directory.name} is left for the next time: {error}")
+            else:
+                swept.append(directory.name)
+    return swept
 
 
 def remove_cache(cache: Path) -> None:
@@ -83,8 +94,15 @@ def _owner_lives(name: str) -> bool:
 
 
 def _unmount(place: Path) -> None:
+    deadline = time.monotonic() + 10
     while place.is_mount():
-        execute(["umount", place])
+        try:
+            execute(["umount", place])
+        except Unavailable:
+            # Whatever looks through all mounts now and then may stand in it for a moment.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _detach_loops(place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -47,13 +48,25 @@ def test_a_service_killed_for_good_is_seen_as_failed(lab: Lab) -> None:
     lab.run(["systemctl", "reset-failed", "nginx"])
 
 
-def test_the_code_of_this_checkout_is_in_it_and_only_root_may_change_it(lab: Lab) -> None:
+def test_the_code_of_this_checkout_is_in_it(lab: Lab) -> None:
     lab.run([PYTHON, "-P", "-c", "import agent, api, ansible_runner, apprise, dbus_fast"])
     where = lab.run([PYTHON, "-P", "-c", "import agent; print(agent.__path__[0])"]).stdout.strip()
     assert lab.read(f"{where}/errors.py") == Path("agent/errors.py").read_text()
-    exposed = ["find", where, "!", "-user", "root", "-o", "-perm", "/022", "!", "-type", "l"]
-    assert lab.run(exposed).stdout == ""
     lab.run(["test", "-x", "/usr/local/bin/hostmend"])
+
+
+def test_only_root_may_change_the_code_in_it(lab_tree: Path, tmp_path: Path) -> None:
+    remedy = tmp_path / "playbooks/some-remedy"
+    remedy.mkdir(parents=True)
+    (remedy / "playbook.yml").write_text("[]")
+    for path in (remedy, remedy / "playbook.yml"):
+        os.chown(path, 1000, 1000)
+        path.chmod(0o777)
+    with Lab.boot(lab_tree, code=tmp_path) as host:
+        packages = "/opt/hostmend/lib/python3.11/site-packages"
+        assert host.read(f"{packages}/playbooks/some-remedy/playbook.yml") == "[]"
+        exposed = ["find", packages, "!", "-user", "root", "-o", "-perm", "/022", "!", "-type", "l"]
+        assert host.run(exposed).stdout == ""
 
 
 def test_its_network_is_its_own_loopback(lab: Lab) -> None:
