@@ -223,7 +223,7 @@ def _ok(
         status=Status.OK,
         summary=summary,
         intended=intended,
-        since=state.state_change,
+        since=state.since,
         facts={**_facts(state), **(facts or {})},
         measurements=_measurements(state),
         resource=f"unit:{state.id}",
@@ -245,7 +245,7 @@ def _failing(
         status=status,
         cause=cause,
         summary=summary,
-        since=state.state_change,
+        since=state.since,
         facts=_facts(state),
         measurements=_measurements(state),
         transition=transition,
@@ -344,10 +344,9 @@ async def gather(
         log = await read_log(state.id, state.invocation_id)
     except Unavailable as error:
         log = str(error)
-    which = "since it was last started" if state.invocation_id else "since boot"
     return (
         Evidence(title=f"State of {unit}", text="\n".join(lines)),
-        Evidence(title=f"Log of {unit} {which}", text=log.strip() or "(no lines)"),
+        Evidence(title=f"Log of the last start of {unit}", text=log.strip() or "(no lines)"),
     )
 
 

@@ -38,8 +38,8 @@ async def find_stop(
         if (known := systemd.stops.settled(state.id, key)) is not None:
             return known
     stop = await _find(systemd, state)
-    ended = state.state_change
-    if stop.by is StoppedBy.OPERATOR and ended is not None and ran(state.name, ended):
+    at = state.since
+    if stop.by is StoppedBy.OPERATOR and at is not None and ran(state.name, at):
         stop = Stop(by=StoppedBy.HOSTMEND)
     systemd.stops.settle(state.id, doubt if stop.by is StoppedBy.UNCLEAR else end, stop)
     return stop

@@ -67,21 +67,32 @@ async def read_told(
 async def read_log(
     unit: str, invocation_id: str, *, lines: int = 60, most_bytes: int = 16 * 1024
 ) -> str:
-    """The last lines of one start of a unit: its own, and systemd's about it.
+    """The last lines of one start of a unit (primary name): its own, and systemd's about it.
 
-    Without an invocation id, the unit's last lines in this boot. Raises Unavailable.
+    Without an invocation id, which systemd forgets with a unit that nothing refers to, that of its
+    last start in this boot; empty if it was never started. Raises Unavailable.
     """
-    if invocation_id:
-        matches = [f"_SYSTEMD_INVOCATION_ID={invocation_id}", "+", f"INVOCATION_ID={invocation_id}"]
-    else:
-        boot = f"_BOOT_ID={boot_id()}"
-        matches = [boot, f"_SYSTEMD_UNIT={unit}", "+", boot, "_PID=1", f"UNIT={unit}"]
+    invocation_id = invocation_id or await _find_invocation(unit)
+    if not invocation_id:
+        return ""
+    matches = [f"_SYSTEMD_INVOCATION_ID={invocation_id}", "+", f"INVOCATION_ID={invocation_id}"]
     options = ["--no-hostname", "--output=short-iso", f"--lines={lines}"]
     text = await _read([*options, *matches])
     if len(text.encode()) <= most_bytes:
         return text
     kept = text.encode()[-most_bytes:].decode(errors="ignore")
     return "(earlier lines left out)\n" + kept.partition("\n")[2]
+
+
+async def _find_invocation(unit: str) -> str:
+    matches = [f"_BOOT_ID={boot_id()}", "_PID=1", f"UNIT={unit}"]
+    matches += [f"MESSAGE_ID={id}" for id in TOLD]
+    options = ["--reverse", "--lines=1", "--output=json", "--output-fields=INVOCATION_ID"]
+    text = await _read([*options, *matches])
+    try:
+        return str(json.loads(text).get("INVOCATION_ID", ""))
+    except ValueError:
+        return ""
 
 
 async def _read(arguments: list[str]) -> str:

@@ -7,7 +7,7 @@ what happened before. This module is the bookkeeping; it asks nobody.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
@@ -94,14 +94,24 @@ class Verdict(Enum):
 
 
 @dataclass(kw_only=True)
+class _Job:
+    #: None: not known (yet).
+    type: str | None = None
+    #: Empty while it is under way.
+    result: str = ""
+
+
+@dataclass(kw_only=True)
 class _Page:
     #: It has been watched without a gap since it was last seen up.
     covered: bool = False
-    #: Jobs in progress; None: of a type not known (yet).
-    jobs: dict[int, str | None] = field(default_factory=dict)
-    stopped: bool = False
-    #: A job of unknown type was carried out.
-    doubtful: bool = False
+    #: Jobs under way, or over before their type was known. Numbers grow from job to job.
+    jobs: dict[int, _Job] = field(default_factory=dict)
+    #: The last job that brought it up, that stopped it, and that was carried out without a known
+    #: type, since it was last seen up; 0: none.
+    last_up: int = 0
+    last_stop: int = 0
+    last_doubt: int = 0
     #: What was found out of its present end, and which end that is.
     settled: tuple[object, Stop] | None = None
 
@@ -112,11 +122,9 @@ class StopBook:
     def __init__(self) -> None:
         self._pages: dict[str, _Page] = {}
 
-    def watch(self, units: Mapping[str, str]) -> None:
-        """From now on exactly these units are watched: name -> present active state."""
+    def watch(self, units: Iterable[str]) -> None:
+        """From now on exactly these units are watched."""
         self._pages = {unit: self._pages.get(unit, _Page()) for unit in units}
-        for unit, active_state in units.items():
-            self.see_state(unit, active_state)
 
     def lose_sight(self) -> None:
         """The bus went away: anything may have happened since."""
@@ -129,52 +137,63 @@ class StopBook:
             return
         page.covered = True
         page.settled = None
+        page.jobs = {id: job for id, job in page.jobs.items() if not job.result}
         if not page.jobs:
-            page.stopped = page.doubtful = False
+            page.last_up = page.last_stop = page.last_doubt = 0
 
     def see_job(self, unit: str, job: int) -> bool:
         """A job began; True if its type is wanted."""
         page = self._pages.get(unit)
         if page is None:
             return False
-        page.jobs.setdefault(job, None)
+        page.jobs.setdefault(job, _Job())
         return True
 
-    def type_job(self, unit: str, job: int, job_type: str) -> None:
-        """The type of a job became known."""
+    def type_job(self, unit: str, job: int, job_type: str | None) -> None:
+        """The type of a job became known, maybe after its end; None: it never will."""
         page = self._pages.get(unit)
-        if page is None:
+        if page is None or job not in page.jobs:
             return
-        if job in page.jobs:
-            page.jobs[job] = job_type
+        seen = page.jobs[job]
+        seen.type = job_type
         if job_type in _UPWARD:
-            page.stopped = page.doubtful = False
+            page.last_up = max(page.last_up, job)
             page.settled = None
+        if seen.result:
+            self._close(page, job)
 
     def end_job(self, unit: str, job: int, result: str) -> None:
         """A job ended."""
         page = self._pages.get(unit)
         if page is None or job not in page.jobs:
             return
-        job_type = page.jobs.pop(job)
-        if result not in _CARRIED_OUT:
+        page.jobs[job].result = result
+        if page.jobs[job].type is not None:
+            self._close(page, job)
+
+    def _close(self, page: _Page, job: int) -> None:
+        closed = page.jobs.pop(job)
+        if closed.result not in _CARRIED_OUT:
             return
         page.settled = None
-        if job_type is None:
-            page.doubtful = True
-        elif job_type == "stop":
-            page.stopped = True
+        if closed.type is None:
+            page.last_doubt = max(page.last_doubt, job)
+        elif closed.type == "stop":
+            page.last_stop = max(page.last_stop, job)
 
     def judge(self, unit: str) -> Verdict:
         """What is known of a unit that is down now."""
         page = self._pages.get(unit)
         if page is None:
             return Verdict.ASK_JOURNAL
-        if page.stopped or "stop" in page.jobs.values():
-            return Verdict.STOPPED
-        if not page.covered or page.doubtful or None in page.jobs.values():
+        stops = [id for id, job in page.jobs.items() if job.type == "stop"]
+        doubts = [id for id, job in page.jobs.items() if job.type is None]
+        last_stop = max([page.last_stop, *stops])
+        if max([page.last_doubt, *doubts]) > max(page.last_up, last_stop):
             return Verdict.ASK_JOURNAL
-        return Verdict.ENDED
+        if last_stop > page.last_up:
+            return Verdict.STOPPED
+        return Verdict.ENDED if page.covered else Verdict.ASK_JOURNAL
 
     def settle(self, unit: str, end: object, stop: Stop) -> None:
         """Remember what was found out about one end of a unit."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Systemd:
         self._rules: frozenset[str] = frozenset()
         self._watched: dict[str, _Watched] = {}
         self._by_path: dict[str, _Watched] = {}
+        self._by_name: dict[str, _Watched] = {}
         self._cache: dict[str, _Cached] = {}
         self._typing: dict[str, set[asyncio.Task[None]]] = {}
         self._host_state = ("", 0.0)
@@ -184,8 +186,9 @@ class Systemd:
     async def watch(self, names: Iterable[str], callback: Callable[[str], None]) -> None:
         """From now on tell `callback` the name of each of these units that changes, no others.
 
-        It is called on the event loop as the signal arrives, and for what changed while the bus was
-        away. While there is no connection, this takes effect with the next one; it never raises.
+        It is called on the event loop as the signal arrives, and for each of them when the bus is
+        back after it was away. Without a connection, this takes effect with the next one; it never
+        raises.
         """
         self._wanted = frozenset(names)
         self._callback = callback
@@ -193,45 +196,55 @@ class Systemd:
         if self._bus is not None:
             await self._arrange_anew(self._bus)
 
-    async def _arrange_watches(self, bus: MessageBus) -> None:
-        """Bring the match rules in line with what is wanted, then see how every watched unit is."""
+    async def _arrange_watches(self, bus: MessageBus) -> list[_Watched]:
+        """Bring the match rules in line with what is wanted, then list all that is watched again.
+
+        Returns what is in another state than it was last seen in.
+        """
         async with self._arranging:
-            wanted = self._wanted
             self._cache.clear()
-            # One call per name, because only the answer tells which unit an alias stands for.
-            found = await asyncio.gather(*(self._resolve(bus, name) for name in sorted(wanted)))
-            paths: dict[str, str] = {}
-            names: dict[str, set[str]] = {}
-            for name, row in found:
-                paths[row.id] = row.path
-                names.setdefault(row.id, set()).add(name)
-            rules = _match_rules(paths)
+            self._take_up(
+                # One call per name, because only the answer tells which unit an alias stands for.
+                await asyncio.gather(*(self._resolve(bus, name) for name in sorted(self._wanted)))
+            )
+            rules = _match_rules({id: watched.path for id, watched in self._watched.items()})
             for rule in sorted(rules - self._rules):
                 await self._ask(bus, _BUS, _BUS_PATH, _BUS, "AddMatch", "s", [rule])
             for rule in sorted(self._rules - rules):
                 await self._ask(bus, _BUS, _BUS_PATH, _BUS, "RemoveMatch", "s", [rule])
             self._rules = rules
-            # Only now that signals come can a state be taken as the one to count from.
-            body = [list(paths)]
+            # Only now that signals come can a state be taken as the one to count from. A signal
+            # that overtakes this answer on its way through the event loop is newer than it.
+            changes = {id: watched.changes for id, watched in self._watched.items()}
             (rows,) = await self._ask(
-                bus, _SYSTEMD, _MANAGER_PATH, _MANAGER, "ListUnitsByNames", "as", body
+                bus, _SYSTEMD, _MANAGER_PATH, _MANAGER, "ListUnitsByNames", "as", [list(changes)]
             )
-            before = self._watched
-            self._watched = {
-                row.id: _Watched(
-                    id=row.id,
-                    path=row.path,
-                    names=names[row.id],
-                    seen=(row.active_state, row.sub_state),
+            moved = []
+            for row in map(_read_row, rows):
+                watched = self._watched.get(row.id)
+                if watched is None or watched.changes != changes[row.id]:
+                    continue
+                self.stops.see_state(row.id, row.active_state)
+                if watched.seen != (row.active_state, row.sub_state):
+                    watched.seen = (row.active_state, row.sub_state)
+                    moved.append(watched)
+            return moved
+
+    def _take_up(self, found: Iterable[tuple[str, UnitRow]]) -> None:
+        """From now on take signals of exactly these units; what is known of others is forgotten."""
+        before, self._watched = self._watched, {}
+        for name, row in found:
+            watched = self._watched.get(row.id)
+            if watched is None:
+                watched = before.get(row.id) or _Watched(
+                    id=row.id, path=row.path, names=set(), seen=(row.active_state, row.sub_state)
                 )
-                for row in map(_read_row, rows)
-                if row.id in names
-            }
-            self._by_path = {watched.path: watched for watched in self._watched.values()}
-            self.stops.watch({id: watched.seen[0] for id, watched in self._watched.items()})
-            for id, watched in self._watched.items():
-                if id in before and before[id].seen != watched.seen:
-                    self._tell(watched)
+                watched.names = set()
+                self._watched[row.id] = watched
+            watched.names.add(name)
+        self._by_path = {watched.path: watched for watched in self._watched.values()}
+        self._by_name = {name: w for w in self._watched.values() for name in w.names}
+        self.stops.watch(self._watched)
 
     async def _resolve(self, bus: MessageBus, name: str) -> tuple[str, UnitRow]:
         (rows,) = await self._ask(
@@ -257,14 +270,14 @@ class Systemd:
             except Exception:
                 log.exception("cannot pass on a change of %s", name)
 
-    def _take_message(self, message: Message) -> None:
+    def _take_message(self, bus: MessageBus, message: Message) -> None:
         # A signal that somebody sends to this connection alone needs no match rule, so anyone on
         # the bus could pretend to be systemd: only its owner's word and the bus's own count.
         if message.message_type is not MessageType.SIGNAL:
             return
         if message.sender == _BUS and message.member == "NameOwnerChanged":
-            if message.body[0] == _SYSTEMD and message.body[2] != self._owner and self._bus:
-                self._drop("systemd left the bus")
+            if message.body[0] == _SYSTEMD and message.body[2] != self._owner:
+                self._drop(bus, "systemd left the bus")
             return
         if message.sender != self._owner:
             return
@@ -275,9 +288,9 @@ class Systemd:
                 self._take_new_job(*message.body)
             case "JobRemoved":
                 self._take_ended_job(*message.body)
-            case "Reloading" if not message.body[0] and self._bus:
+            case "Reloading" if not message.body[0]:
                 # Aliases, conditions and dependencies may be others now.
-                self._spawn(self._arrange_anew(self._bus))
+                self._spawn(self._arrange_anew(bus))
 
     def _take_properties(self, path: str, interface: str, changed: Mapping[str, Any]) -> None:
         watched = self._by_path.get(path)
@@ -308,18 +321,22 @@ class Systemd:
         self._tell(watched)
 
     async def _type_job(self, unit: str, job: int, path: str) -> None:
-        # A job that is over already has no type any more; the book then knows that it has none.
+        job_type = None
+        # A job that is over already has no type any more.
         with contextlib.suppress(Unavailable):
-            self.stops.type_job(unit, job, str(await self._get(path, _JOB, "JobType")))
+            job_type = str(await self._get(path, _JOB, "JobType"))
+        self.stops.type_job(unit, job, job_type)
 
     async def _arrange_anew(self, bus: MessageBus) -> None:
         try:
-            await self._arrange_watches(bus)
+            for watched in await self._arrange_watches(bus):
+                self._tell(watched)
         except Unavailable as error:
-            self._drop(str(error))
+            self._drop(bus, str(error))
 
     def _changes(self, name: str) -> int:
-        return next((w.changes for w in self._watched.values() if name in w.names), 0)
+        watched = self._by_name.get(name)
+        return watched.changes if watched else 0
 
     async def _still_holds(self, cached: _Cached) -> bool:
         state = cached.state
@@ -365,7 +382,8 @@ class Systemd:
     async def _connect(self, bus: MessageBus) -> None:
         async with asyncio.timeout(self._timeout):
             await bus.connect()
-        bus.add_message_handler(self._take_message)
+        self._owner = ""
+        bus.add_message_handler(functools.partial(self._take_message, bus))
         rules = _match_rules({})
         for rule in sorted(rules):
             await self._ask(bus, _BUS, _BUS_PATH, _BUS, "AddMatch", "s", [rule])
@@ -377,13 +395,18 @@ class Systemd:
         body = [_MANAGER, "UserspaceTimestampMonotonic"]
         (started,) = await self._ask(bus, _SYSTEMD, _MANAGER_PATH, _PROPERTIES, "Get", "ss", body)
         self.started = started / 1e6
-        await self._arrange_watches(bus)
+        arranged = None
+        while arranged != self._wanted:
+            arranged = self._wanted
+            await self._arrange_watches(bus)
         self._bus = bus
         self._unanswered = 0
-        if self._lost:
-            log.info("systemd can be reached again")
-        self._lost = False
         self.trouble = ""
+        if self._lost:
+            self._lost = False
+            log.info("systemd can be reached again")
+            for watched in self._watched.values():
+                self._tell(watched)
 
     def _lose(self, why: str) -> None:
         if not self._lost:
@@ -395,12 +418,12 @@ class Systemd:
         self._cache.clear()
         self.stops.lose_sight()
 
-    def _drop(self, why: str) -> None:
+    def _drop(self, bus: MessageBus, why: str) -> None:
         """Have the connection made anew."""
-        if self._bus is not None:
-            self.trouble = f"cannot ask systemd: {why}"
-            self._bus.disconnect()
+        if bus is self._bus:
+            self.trouble = why if why.startswith("cannot") else f"cannot ask systemd: {why}"
             self._bus = None
+        bus.disconnect()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -468,7 +491,7 @@ class Systemd:
             except TimeoutError:
                 self._unanswered += 1
                 if self._unanswered >= _DEAF_AFTER:
-                    self._drop("it does not answer")
+                    self._drop(bus, "it does not answer")
                 raise Unavailable(
                     f"cannot ask systemd: no answer to {member} within {self._timeout:g} s"
                 ) from None

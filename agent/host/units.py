@@ -124,8 +124,8 @@ class UnitState:
     unit_file_state: str = ""
     can_start: bool = True
     need_daemon_reload: bool = False
-    #: When the active state or sub state last changed; None when it never did.
-    state_change: Instant | None = None
+    #: When it went down, or else when its state last changed; None when it never did.
+    since: Instant | None = None
     #: CLOCK_MONOTONIC in seconds of the last time it left `inactive`, left `active`, and became
     #: inactive or failed; 0 when that never was, or when systemd has forgotten it.
     left_inactive: float = 0.0
@@ -169,7 +169,11 @@ def read_state(
         value = own.get(key, _UNSET)
         return None if value == _UNSET else int(value)
 
-    changed = seconds("StateChangeTimestampMonotonic")
+    # A start that systemd refuses (start limit) changes the state too, from failed to failed.
+    down = unit.get("ActiveState") in ("inactive", "failed")
+    changed = (down and seconds("InactiveEnterTimestampMonotonic")) or seconds(
+        "StateChangeTimestampMonotonic"
+    )
     ends = [seconds("ActiveExitTimestamp"), seconds("InactiveEnterTimestamp")]
     return UnitState(
         name=name,
@@ -191,7 +195,7 @@ def read_state(
         unit_file_state=unit.get("UnitFileState", ""),
         can_start=unit.get("CanStart", True),
         need_daemon_reload=unit.get("NeedDaemonReload", False),
-        state_change=clock.at_monotonic(changed) if changed else None,
+        since=clock.at_monotonic(changed) if changed else None,
         left_inactive=seconds("InactiveExitTimestampMonotonic"),
         left_active=seconds("ActiveExitTimestampMonotonic"),
         became_inactive=seconds("InactiveEnterTimestampMonotonic"),
