@@ -181,6 +181,18 @@ async def test_a_severity_becomes_a_kind_of_apprise(webhook, send):
     assert kinds == ["success", "warning", "failure", "warning"]
 
 
+async def test_a_message_too_long_for_a_service_is_cut_unless_its_url_says_otherwise(webhook, send):
+    long = "first line\n" + "x" * 40_000
+    results = await send(
+        Delivery(id="n1", route="a", url=webhook.url, title="t", body=long),
+        Delivery(id="n2", route="b", url=f"{webhook.url}?overflow=upstream", title="t", body=long),
+    )
+    assert all(result.ok for result in results)
+    bodies = sorted((content["message"] for _, content in webhook.requests), key=len)
+    assert [len(body) for body in bodies] == [32_768, len(long)]
+    assert bodies[0].startswith("first line\n")
+
+
 async def test_a_service_that_answers_with_an_error_is_tried_again(webhook, send):
     webhook.statuses = [503]
     [result] = await send(letter("n1", webhook.url))
