@@ -157,6 +157,9 @@ def _note_reason(error: Exception) -> None:
             mail.reasons.append(f"{error.smtp_code} {_text_of(error.smtp_error)}")
         case smtplib.SMTPRecipientsRefused():
             mail.reasons += _refusals(error.recipients)
+        case UnicodeEncodeError():
+            # Its own text holds the character, and so a part of the password.
+            mail.reasons.append("smtplib takes only ASCII in a user name and a password")
         case _:
             mail.reasons.append(str(error) or type(error).__name__)
 

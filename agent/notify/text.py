@@ -20,7 +20,7 @@ HEAD_LINES, TAIL_LINES, LINE_LENGTH = 4, 16, 240
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]"
     r"|\x1b[\]PX^_][^\x07\x1b\n]{0,512}(?:\x07|\x1b\\)?"
-    r"|\x1b[@-Z\\-_]?"
+    r"|\x1b[0-~]?"
 )
 # Control characters but tab and newline, invisible direction marks (they make text read as what it
 # is not), and halves of surrogate pairs, which no mail can carry.
@@ -40,17 +40,17 @@ _VALUE = r"""(?:"(?:\\.|[^"\\\n]){0,2000}"|'(?:\\.|[^'\\\n]){0,2000}'|\S{1,2000}
 REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
-            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.{0,20000}?"
+            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.{0,8000}?"
             r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
             re.DOTALL,
         ),
         MASK,
     ),
     # Digest carries quoted parts, so its whole line goes; so do cookies.
-    (re.compile(r"(?i)(authorization[\"']?\s{0,8}[:=]\s{0,8}[\"']?digest\s)[^\n]*"), rf"\1{MASK}"),
+    (re.compile(r"(?i)(authorization[\"']?\s{0,8}[:=]\s{0,8}[\"']?)digest\s[^\n]*"), rf"\1{MASK}"),
     (re.compile(r"(?i)((?:set-)?cookie[\"']?\s{0,8}:\s{0,8})[^\n]*"), rf"\1{MASK}"),
     (
-        re.compile(r"(?i)(authorization[\"']?\s{0,8}[:=]\s{0,8}[\"']?)(?!\*\*\*)[^\n\"']+"),
+        re.compile(r"(?i)(authorization[\"']?\s{0,8}[:=]\s{0,8}+[\"']?+)(?!\*\*\*)[^\n\"']+"),
         rf"\1{MASK}",
     ),
     (re.compile(r"(?i)\b(bearer|basic)(\s{1,8})[A-Za-z0-9._~+/=-]{8,2000}"), rf"\1\2{MASK}"),
