@@ -10,7 +10,7 @@ import fnmatch
 import signal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from agent.checks.check import CheckOptions, CheckType, StepOptions, Watch
 from agent.core.model import Evidence, Finding, Status
@@ -56,8 +56,9 @@ class ServiceOptions(CheckOptions):
     """A systemd unit that shall be up."""
 
     type: Literal["service"]
-    #: With its suffix: `nginx.service`, `postgresql@15-main.service`, `backup.timer`.
-    unit: Annotated[str, AfterValidator(check_unit_name)]
+    unit: Annotated[str, AfterValidator(check_unit_name)] = Field(
+        description="The unit with its suffix: `nginx.service`, `backup.timer`."
+    )
 
 
 async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]:

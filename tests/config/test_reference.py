@@ -1,0 +1,160 @@
+"""docs/configuration.md and the program say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from agent.checks import CHECKS
+from agent.checks.check import CheckOptions, StepOptions
+from agent.config import (
+    Config,
+    PolicyOptions,
+    RouteOptions,
+    config_schema,
+    describe_config,
+    load_config,
+)
+from agent.config.load import TOP_LEVEL
+from agent.core.model import Reason
+from agent.remedies.catalog import Catalog
+from agent.settings import Settings
+from api.cli.config import make_app
+
+PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+
+
+def sections() -> Mapping[str, str]:
+    parts = re.split(r"^##+ (.+)$", PAGE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def table(section: str, first: str) -> Mapping[str, tuple[str, ...]]:
+    """The table of a section whose first column is `first`: its first cells, without backticks."""
+    rows: dict[str, tuple[str, ...]] = {}
+    within = False
+    for line in sections()[section].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            within = False
+        elif cells[0] == first:
+            within = True
+        elif within and not cells[0].startswith("---"):
+            rows[cells[0].strip("`")] = tuple(cell.strip("`") for cell in cells[1:])
+    return rows
+
+
+def keys(model: type[BaseModel]) -> set[str]:
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+@pytest.fixture
+def shown(load: Callable[..., Config]) -> Mapping[str, object]:
+    return describe_config(load("checks: {data: {type: volume, path: /data}}"))
+
+
+def written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_every_key_of_the_top_level_is_there_and_no_other() -> None:
+    assert set(table("Top level", "key")) == set(TOP_LEVEL)
+
+
+def test_every_key_of_policy_is_there_with_its_default_and_no_other(
+    shown: Mapping[str, Mapping[str, object]],
+) -> None:
+    defaults: dict[str, str] = {}
+    for key, value in shown["policy"].items():
+        if isinstance(value, Mapping):
+            defaults |= {f"{key}.{below}": written(each) for below, each in value.items()}
+        else:
+            defaults[key] = written(value)
+    assert {key: cells[0] for key, cells in table("Policy", "key").items()} == defaults
+    assert {key.partition(".")[0] for key in defaults} == keys(PolicyOptions)
+
+
+def test_every_key_of_checks_is_there_with_its_default_and_no_other(
+    shown: Mapping[str, Mapping[str, Mapping[str, object]]],
+) -> None:
+    rows = table("Checks", "key")
+    assert set(rows) == keys(CheckOptions)
+    check = shown["checks"]["data"]
+    for key, cells in rows.items():
+        if key not in ("type", "mode", "ladder"):
+            assert cells[0] == written(check[key]), key
+
+
+def test_every_key_of_a_step_is_there_and_no_other() -> None:
+    assert set(table("Ladders", "key")) == keys(StepOptions)
+
+
+def test_every_key_of_routes_is_there_and_no_other(load: Callable[..., Config]) -> None:
+    rows = table("Routes", "key")
+    assert set(rows) == keys(RouteOptions)
+    (route,) = load("routes: {r: {url: 'json://x'}}").policy.routes
+    assert rows["reasons"][0] == f"[{', '.join(route.reasons)}]"
+    assert rows["severity"][0] == route.severity
+    assert set(table("Routes", "reason")) == set(Reason)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_every_type_of_check_is_there_with_its_keys_and_causes_and_no_other(name: str) -> None:
+    section = f"`type: {name}`"
+    own = keys(CHECKS[name].model) - keys(CheckOptions)
+    assert set(table(section, "key")) == own
+    assert set(table(section, "cause")) == set(CHECKS[name].causes)
+    for key, value in CHECKS[name].defaults.items():
+        if value != table("Checks", "key")[key][0]:
+            assert f"`{key}: {value}`" in sections()[section]
+
+
+def test_every_described_type_exists() -> None:
+    described = re.findall(r"^### `type: (\w+)`$", PAGE, flags=re.MULTILINE)
+    assert set(described) == set(CHECKS)
+
+
+def test_every_variable_is_there_and_no_other() -> None:
+    fields = Settings.model_fields.values()
+    assert set(table("Environment", "variable")) == {str(f.validation_alias) for f in fields}
+
+
+def test_every_command_is_there_and_no_other() -> None:
+    app = make_app(find_remedies=lambda _settings: Catalog())
+    commands = {callback.callback.__name__ for callback in app.registered_commands}  # type: ignore[union-attr]
+    described = re.findall(r"^\| `hostmend config (\w+)", PAGE, flags=re.MULTILINE)
+    assert set(described) == commands
+
+
+def serving(catalog: Catalog) -> Catalog:
+    """The tests' restart-service, for the check type `service`."""
+    remedy = catalog.remedies["restart-service"]
+    return Catalog(
+        remedies={
+            remedy.name: replace(remedy, handles={"service": ("failed", "stopped")}),
+        }
+    )
+
+
+def test_the_examples_are_what_they_say(tmp_path: Path, catalog: Catalog) -> None:
+    examples = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        path = tmp_path / "hostmend.yml"
+        path.write_text(example)
+        load_config(path, catalog=serving(catalog))
+
+
+def test_every_key_of_every_type_is_described_for_editors() -> None:
+    nameless = [
+        f"{name}.{key}"
+        for name, model in config_schema(CHECKS)["$defs"].items()
+        for key, value in model.get("properties", {}).items()
+        if not value.get("description") and "const" not in value
+    ]
+    assert nameless == []
