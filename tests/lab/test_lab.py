@@ -71,7 +71,21 @@ def test_the_code_of_this_checkout_is_in_it_and_belongs_to_root(lab: Lab) -> Non
     python = "/opt/hostmend/bin/python"
     lab.run([python, "-P", "-c", "import agent.errors, api, ansible_runner, dbus_fast"])
     where = lab.run([python, "-c", "import agent; print(agent.__path__[0])"]).stdout.strip()
-    not_safe = ["find", where, "(", "!", "-user", "root", "-o", "-perm", "/022", ")", "!", "-type", "l"]
+    not_safe = [
+        "find",
+        where,
+        "(",
+        "!",
+        "-user",
+        "root",
+        "-o",
+        "-perm",
+        "/022",
+        ")",
+        "!",
+        "-type",
+        "l",
+    ]
     assert lab.run(not_safe).stdout == ""
     assert lab.run(["test", "-x", "/usr/local/bin/hostmend"]).returncode == 0
 
