@@ -33,7 +33,7 @@ from agent.core.model import (
 T = TypeVar("T")
 W = TypeVar("W")
 
-MASK = "***"
+MASK = "****"
 
 #: An instant as RFC 3339 in UTC, with milliseconds.
 When = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]

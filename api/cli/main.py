@@ -1,0 +1,130 @@
+"""The `hostmend` command: every command in one table."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from agent.errors import HostmendError
+from api.cli import checks, incidents, notices, remedies, run, runs, status
+from api.cli.parts import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
+
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "run": run.run,
+    "check": checks.check,
+    "checks": checks.list_checks,
+    "status": status.show_status,
+    "pause": status.pause,
+    "resume": status.resume,
+    "reload": status.reload_config,
+    "incidents": incidents.list_incidents,
+    "remedies": remedies.list_remedies,
+    "runs": runs.list_runs,
+    "run-show": runs.show_run,
+    "run-cancel": runs.cancel_run,
+    "notices": notices.list_notices,
+}
+GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
+    "incident": (
+        "One incident: what happened, and what to do about it.",
+        {
+            "show": incidents.show,
+            "explain": incidents.explain,
+            "ack": incidents.acknowledge,
+            "approve": incidents.approve,
+            "reject": incidents.reject,
+            "retry": incidents.retry,
+            "close": incidents.close,
+        },
+    ),
+    "remedy": (
+        "One remedy: what it is, and running it by hand.",
+        {"show": remedies.show, "run": remedies.run_remedy},
+    ),
+}
+
+#: A monitoring system reads 2 as critical: a usage error of `check` is unknown.
+USAGE_EXITS: Mapping[str, int] = {"check": 3}
+
+_CODES = (
+    "Exit codes, where a command names no others: 0 done, 1 refused or failed, 2 wrong usage, "
+    "3 no agent answers, 130 interrupted."
+)
+
+
+def make_app() -> typer.Typer:
+    """The command with all its parts."""
+    app = typer.Typer(
+        name="hostmend",
+        help="Detects failures of this host, repairs them, proves the repair and tells people.",
+        epilog=_CODES,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_hostmend)
+    for name, function in COMMANDS.items():
+        app.command(name)(function)
+    for name, (help_text, functions) in GROUPS.items():
+        group = typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)
+        for verb, function in functions.items():
+            group.command(verb)(function)
+        app.add_typer(group, name=name)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hostmend {importlib.metadata.version('hostmend')}")
+        raise typer.Exit
+
+
+def _hostmend(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    pass
+
+
+def run_command(arguments: list[str]) -> int:
+    """Carries out one command line and gives its exit code."""
+    try:
+        code: Any = make_app()(arguments, prog_name="hostmend", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        show = getattr(error, "show", None)
+        if show is not None:
+            show()
+        return USAGE_EXITS.get(arguments[0] if arguments else "", EXIT_USAGE)
+    except HostmendError as error:
+        return _complain(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read has had enough. Python would complain once more when it flushes at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _complain(error: HostmendError) -> int:
+    from api.cli.screen import clean
+
+    print(f"hostmend: {clean(str(error))}", file=sys.stderr)  # noqa: T201
+    # By name: its module would load the HTTP client for nothing.
+    return EXIT_UNREACHABLE if type(error).__name__ == "Unreachable" else EXIT_FAILED
+
+
+def main() -> None:
+    """The entry point of the `hostmend` command."""
+    sys.exit(run_command(sys.argv[1:]))
