@@ -8,11 +8,12 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from agent.agent import CheckStatus
 from agent.carriers import JobCarrier, Mail
 from agent.clock import Clock
 from agent.config import Config, load_config
@@ -37,7 +38,7 @@ from agent.notify.client import validate_routes
 from agent.notify.delivery import Delivery
 from agent.remedies.catalog import SHIPPED, Catalog
 from agent.remedies.client import Spare, prepare_runtime
-from agent.running import Loaded, Parts, RunningAgent
+from agent.running import Loaded, Parts, RunningAgent, describe_check
 from agent.settings import Settings
 from agent.store.history import History
 from agent.store.state import State
@@ -211,7 +212,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             await agent.drain()
 
 
-async def look_once(settings: Settings, names: tuple[str, ...]) -> Mapping[str, Looked]:
+async def look_once(settings: Settings, names: tuple[str, ...]) -> tuple[CheckStatus, ...]:
     """One look at each named check, or at all; needs no agent and repairs nothing.
 
     Raises ConfigError, and NotFound for a name that is not configured.
@@ -249,7 +250,8 @@ async def look_once(settings: Settings, names: tuple[str, ...]) -> Mapping[str, 
     finally:
         watcher.close()
         await machine.close()
-    return {name: results[name] for name in wanted}
+    overall = loaded.config.policy
+    return tuple(describe_check(checks[name], results[name], overall) for name in wanted)
 
 
 def hostmend_version() -> str:

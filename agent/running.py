@@ -19,7 +19,7 @@ from agent.agent import (
     RemedyInfo,
 )
 from agent.clock import Clock
-from agent.config import Config
+from agent.config import Config, LoadedCheck
 from agent.core.holds import NextStep, count_attempts, gates, mode_of, next_step
 from agent.core.model import (
     Decision,
@@ -31,6 +31,7 @@ from agent.core.model import (
     Notice,
     NoticeState,
     Ordered,
+    Policy,
     Run,
     RunEnded,
     RunStarted,
@@ -264,28 +265,11 @@ class RunningAgent:
         if loaded is None:
             known = ", ".join(self._loaded.config.checks) or "none"
             raise NotFound(f"cannot find a check {name!r}: there are {known}")
-        last, policy = self._parts.watcher.last(name), loaded.policy
-        findings = last.findings if last else ()
-        broken = last.broken if last else ""
-        statuses = [finding.status for finding in findings]
-        if last is None or broken:
-            statuses.append(Status.UNKNOWN)
-        overall = self._parts.engine.policy
-        modes = {mode_of(step, policy, overall) for step in policy.ladder}
-        return CheckStatus(
-            name=name,
-            type=loaded.type.name,
-            every=policy.every,
-            depends_on=policy.depends_on,
-            ladder=tuple(step.remedy for step in policy.ladder),
-            mode=", ".join(sorted(modes)) or (policy.mode or overall.mode),
-            labels=policy.labels,
-            looked=last.began if last else None,
-            took=last.ended - last.began if last else None,
-            findings=findings,
-            broken=broken,
-            status=max(statuses, key=_WORST.index, default=Status.OK),
-            incidents=tuple(i.id for i in self._parts.engine.host.incidents if i.check == name),
+        return describe_check(
+            loaded,
+            self._parts.watcher.last(name),
+            self._parts.engine.policy,
+            tuple(i.id for i in self._parts.engine.host.incidents if i.check == name),
         )
 
     async def look(self, name: str) -> CheckStatus:
@@ -548,6 +532,33 @@ class RunningAgent:
 
     def events(self, *, after: int | None = None) -> AsyncIterator[LiveEvent]:
         return self._parts.feed.follow(after)
+
+
+def describe_check(
+    check: LoadedCheck, last: Looked | None, overall: Policy, incidents: tuple[str, ...] = ()
+) -> CheckStatus:
+    """A configured check and its last look, if there was one."""
+    policy = check.policy
+    findings = last.findings if last else ()
+    statuses = [finding.status for finding in findings]
+    if last is None or last.broken:
+        statuses.append(Status.UNKNOWN)
+    modes = {mode_of(step, policy, overall) for step in policy.ladder}
+    return CheckStatus(
+        name=policy.name,
+        type=check.type.name,
+        every=policy.every,
+        depends_on=policy.depends_on,
+        ladder=tuple(step.remedy for step in policy.ladder),
+        mode=", ".join(sorted(modes)) or (policy.mode or overall.mode),
+        labels=policy.labels,
+        looked=last.began if last else None,
+        took=last.ended - last.began if last else None,
+        findings=findings,
+        broken=last.broken if last else "",
+        status=max(statuses, key=_WORST.index, default=Status.OK),
+        incidents=incidents,
+    )
 
 
 def _find(incidents: tuple[Incident, ...], incident_id: str) -> Incident | None:

@@ -33,7 +33,7 @@ def check(names: _Names = None, as_json: Json = False) -> None:
     """
     import asyncio
 
-    from agent.bootstrap import look_once  # type: ignore[attr-defined]
+    from agent.bootstrap import look_once
     from agent.settings import read_settings
     from api.schemas import Check
 

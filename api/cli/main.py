@@ -7,13 +7,17 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent.errors import HostmendError
-from api.cli import checks, incidents, notices, remedies, run, runs, status
+from api.cli import checks, config, demo, incidents, notices, remedies, run, runs, status
 from api.cli.parts import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from agent.remedies.catalog import Catalog
+    from agent.settings import Settings
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "run": run.run,
@@ -77,7 +81,23 @@ def make_app() -> typer.Typer:
         for verb, function in functions.items():
             group.command(verb)(function)
         app.add_typer(group, name=name)
+    app.add_typer(config.make_app(find_remedies=_find_remedies, validate_url=_validate_url))
+    app.add_typer(demo.make_app())
     return app
+
+
+def _find_remedies(settings: Settings) -> Catalog:
+    from agent.bootstrap import find_remedies
+
+    return find_remedies(settings)
+
+
+def _validate_url(url: str) -> str | None:
+    import asyncio
+
+    from agent.notify.client import validate_url
+
+    return asyncio.run(validate_url(url))
 
 
 def _print_version(wanted: bool) -> None:

@@ -191,7 +191,7 @@ async def systemd(bus: Bus, fake: FakeSystemd) -> AsyncIterator[Systemd]:
 async def connected(systemd: Systemd) -> None:
     async with asyncio.timeout(LIMIT):
         while not systemd.connected:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_without_a_bus_it_says_why_and_goes_on_trying(bus: Bus) -> None:
