@@ -1,1 +1,3 @@
 """Everything the agent does; it never imports api."""
+
+__version__ = "0.1.0"

@@ -10,9 +10,9 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from agent import __version__
 from agent.agent import CheckStatus
 from agent.carriers import JobCarrier, Mail
 from agent.clock import Clock
@@ -190,7 +190,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             loaded=loaded,
             read_config=read,
             apply_config=apply,
-            version=hostmend_version(),
+            version=__version__,
             host=host_name,
             config_path=str(settings.config),
         )
@@ -252,13 +252,6 @@ async def look_once(settings: Settings, names: tuple[str, ...]) -> tuple[CheckSt
         await machine.close()
     overall = loaded.config.policy
     return tuple(describe_check(checks[name], results[name], overall) for name in wanted)
-
-
-def hostmend_version() -> str:
-    try:
-        return version("hostmend")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _make_private(directory: Path) -> None:

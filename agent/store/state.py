@@ -55,6 +55,9 @@ CREATE TABLE transition (number INTEGER PRIMARY KEY AUTOINCREMENT, incident TEXT
 CREATE INDEX transition_incident ON transition (incident);
 """
 
+#: Values of incident.live. A suspicion that was dropped is kept for a while and never listed.
+_LIVE, _ENDED, _DROPPED = 1, 0, -1
+
 _INCIDENT = TypeAdapter(Incident)
 _RUN = TypeAdapter(Run)
 _NOTICE = TypeAdapter(Notice)
@@ -173,7 +176,7 @@ class State:
         return Host(
             incidents=tuple(
                 _INCIDENT.validate_json(body)
-                for (body,) in self._rows("SELECT body FROM incident WHERE live = 1 ORDER BY id")
+                for (body,) in self._rows("SELECT body FROM incident WHERE live > 0 ORDER BY id")
             ),
             runs=tuple(
                 _RUN.validate_json(body)
@@ -215,7 +218,11 @@ class State:
                 "INSERT OR REPLACE INTO incident VALUES (?, ?, ?, ?)",
                 [
                     (number_of(i.id), live, i.check, _INCIDENT.dump_json(i).decode())
-                    for live, group in ((1, incidents), (0, decision.ended))
+                    for live, group in (
+                        (_LIVE, incidents),
+                        (_ENDED, [i for i in decision.ended if i.opened is not None]),
+                        (_DROPPED, [i for i in decision.ended if i.opened is None]),
+                    )
                     for i in group
                 ],
             )
@@ -266,7 +273,8 @@ class State:
         """Keeps the file small: what ended long ago goes, oldest first."""
         db = self._db
         for table, ended in (
-            ("incident", "live = 0"),
+            ("incident", f"live = {_ENDED}"),
+            ("incident", f"live = {_DROPPED}"),
             ("run", "counted = 0"),
             ("notice", "state <> 'due'"),
         ):
@@ -314,8 +322,11 @@ class State:
         row = self._one("SELECT body FROM run WHERE id = ?", number_of(run_id))
         return None if row is None else _RUN.validate_json(row)
 
-    def list_incidents(self, listing: Listing) -> tuple[Incident, ...]:
-        return tuple(_INCIDENT.validate_json(body) for body in self._list("incident", listing))
+    def list_incidents(self, listing: Listing, *, dropped: bool = False) -> tuple[Incident, ...]:
+        """Incidents; with `dropped` also suspicions that were never confirmed."""
+        least = _DROPPED if dropped else _ENDED
+        bodies = self._list("incident", listing, f"live >= {least}")
+        return tuple(_INCIDENT.validate_json(body) for body in bodies)
 
     def list_runs(self, listing: Listing) -> tuple[Run, ...]:
         return tuple(_RUN.validate_json(body) for body in self._list("run", listing))
@@ -342,8 +353,8 @@ class State:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def _list(self, table: str, listing: Listing) -> Iterable[str]:
-        where, values = ["1"], []
+    def _list(self, table: str, listing: Listing, condition: str = "1") -> Iterable[str]:
+        where, values = [condition], []
         for column, value in (listing.where or {}).items():
             where.append(f"{column} = ?")
             values.append(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import __version__
 from agent.errors import HostmendError
 from api.cli import checks, config, demo, incidents, notices, remedies, run, runs, status
 from api.cli.parts import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
@@ -102,7 +102,7 @@ def _validate_url(url: str) -> str | None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"hostmend {importlib.metadata.version('hostmend')}")
+        typer.echo(f"hostmend {__version__}")
         raise typer.Exit
 
 

@@ -39,7 +39,8 @@ def run() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    from agent.bootstrap import hostmend_version, open_agent
+    from agent import __version__
+    from agent.bootstrap import open_agent
     from api.server import serve
 
     async with open_agent(settings) as agent:
@@ -48,7 +49,7 @@ async def _serve(settings: Settings) -> None:
             settings,
             ready=lambda listening: _say_ready(agent, listening),
             drain=agent.drain,
-            version=hostmend_version(),
+            version=__version__,
         )
 
 

@@ -554,7 +554,7 @@ def judge(world: World, simulation: Simulation) -> None:
     """Nothing lost, nothing doubled, nothing left over."""
     state, host = simulation.state, simulation.engine.host
     everything = Listing(limit=10_000)
-    incidents = state.list_incidents(everything)
+    incidents = state.list_incidents(everything, dropped=True)
     runs = state.list_runs(everything)
     notices = state.list_notices(everything)
     assert not world.broken, world.broken
