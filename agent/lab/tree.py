@@ -108,7 +108,8 @@ def build(
         remove_tree(draft)
         draft.mkdir()
         try:
-            _Builder(draft, tree.parent / f"{key}.log", progress).build(wanted, python)
+            log = tree.parent / f"{key}.log"
+            _Builder(draft, log, lock.fileno(), progress).build(wanted, python)
             draft.rename(tree)
         finally:
             remove_tree(draft)
@@ -124,9 +125,10 @@ def _key(packages: Sequence[str], requirements: Sequence[str]) -> str:
 class _Builder:
     """The steps that make a host of an empty directory."""
 
-    def __init__(self, tree: Path, log: Path, progress: Progress) -> None:
+    def __init__(self, tree: Path, log: Path, lock: int, progress: Progress) -> None:
         self._tree = tree
         self._log = log
+        self._lock = lock
         self._progress = progress
         self._begun = time.monotonic()
 
@@ -231,24 +233,27 @@ class _Builder:
         return take_back
 
     def _inside(self, argv: Command) -> None:
-        """Run a command in the tree, with mounts and processes that end together with it."""
+        """Run a command in the tree."""
         env = {k: v for k, v in os.environ.items() if k.startswith("PIP_") or "proxy" in k.lower()}
         env |= {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8"}
         env |= {"DEBIAN_FRONTEND": "noninteractive", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         if (self._tree / _CERTIFICATES).exists():
             env["PIP_CERT"] = f"/{_CERTIFICATES}"
-        apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation=private"]
         script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
-        self._execute([*apart, "sh", "-c", script, self._tree, *argv], env)
+        self._execute(["sh", "-c", script, self._tree, *argv], env)
 
     def _execute(self, argv: Command, env: Mapping[str, str]) -> None:
+        """Run a command whose mounts and processes end with it, and it with this process."""
+        apart = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation=private"]
+        apart += ["--pid", "--fork", "--kill-child", "--mount-proc", "--"]
         with self._log.open("ab") as log:
             log.write(f"\n$ {shlex.join(map(str, argv))}\n".encode())
             log.flush()
             done = subprocess.run(
-                # A builder that is killed takes its children along: two would share one draft.
-                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+                [*apart, *argv],
                 env=env,
+                # Held by the last process of a killed builder too, and only then a new one begins.
+                pass_fds=(self._lock,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
