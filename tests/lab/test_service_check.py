@@ -156,6 +156,11 @@ WantedBy=multi-user.target
 Alias=nick.service
 """,
     "static.service": "[Service]\nExecStart=/bin/sleep infinity\n",
+    "disabled.service": """[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+""",
 }
 
 
@@ -350,44 +355,59 @@ def test_what_a_run_of_hostmend_stopped_is_no_wish_of_an_operator(host: Lab) -> 
     assert "by a run of hostmend" in finding["summary"]
 
 
+#: What is ordered, the unit that is looked at, and its finding: status, cause, intended.
+KINDS = [
+    ([["start", "job"]], "job.service", "ok", "", False),
+    ([["start", "setup"]], "setup.service", "ok", "", False),
+    ([["stop", "setup"]], "setup.service", "ok", "", True),
+    ([["start", "badjob"]], "badjob.service", "critical", "failed", False),
+    ([], "nothing.service", "critical", "missing", False),
+    ([], "broken.service", "critical", "unloadable", False),
+    ([["start", "skipped"]], "skipped.service", "warning", "skipped", False),
+    ([["start", "caller.socket"]], "caller.service", "ok", "", False),
+    ([], "caller.socket", "ok", "", False),
+    ([], "static.service", "critical", "stopped", False),
+    ([], "disabled.service", "ok", "", True),
+    ([["mask", "masked"]], "masked.service", "ok", "", True),
+    ([], "multi-user.target", "ok", "", False),
+    ([["restart", "db", "app"], ["stop", "db"]], "app.service", "ok", "", True),
+]
+
+
+@pytest.fixture(scope="module")
+def kinds(host: Lab) -> Any:
+    """The findings of the list above, in its order."""
+    return run(
+        host,
+        f"""
+        async def main(machine):
+            found = []
+            for orders, unit, *_ in {KINDS!r}:
+                for order in orders:
+                    await systemctl(*order, check=False)
+                found.append(await look_once(unit))
+            return found
+        """,
+    )
+
+
 @pytest.mark.parametrize(
-    ("orders", "unit", "status", "cause", "intended"),
-    [
-        ([["start", "job"]], "job.service", "ok", "", False),
-        ([["start", "setup"]], "setup.service", "ok", "", False),
-        ([["start", "setup"], ["stop", "setup"]], "setup.service", "ok", "", True),
-        ([["start", "badjob"]], "badjob.service", "critical", "failed", False),
-        ([], "nothing.service", "critical", "missing", False),
-        ([], "broken.service", "critical", "unloadable", False),
-        ([["start", "skipped"]], "skipped.service", "warning", "skipped", False),
-        ([["start", "caller.socket"]], "caller.service", "ok", "", False),
-        ([], "static.service", "critical", "stopped", False),
-        ([["mask", "masked"]], "masked.service", "ok", "", True),
-        ([], "multi-user.target", "ok", "", False),
-        ([["restart", "db", "app"], ["stop", "db"]], "app.service", "ok", "", True),
-    ],
-    ids=lambda value: str(value),
+    ("number", "unit", "status", "cause", "intended"),
+    [(number, *kind[1:]) for number, kind in enumerate(KINDS)],
+    ids=[f"{kind[1]}-is-{kind[3] or ('intended' if kind[4] else kind[2])}" for kind in KINDS],
 )
 def test_each_kind_of_unit_has_its_finding(
-    host: Lab, orders: list[list[str]], unit: str, status: str, cause: str, intended: bool
+    kinds: Any, number: int, unit: str, status: str, cause: str, intended: bool
 ) -> None:
-    for order in orders:
-        host.run(["systemctl", *order], check=False)
-    finding = look_once(host, unit)
-    assert (finding["status"], finding["cause"]) == (status, cause), finding
+    finding = kinds[number]
+    assert unit in finding["summary"]
+    assert (finding["status"], finding["cause"]) == (status, cause)
     assert finding["intended"] is intended
 
 
-def test_a_service_at_rest_behind_its_socket_says_so(host: Lab) -> None:
-    host.run(["systemctl", "start", "caller.socket"])
-    fact = look_once(host, "caller.service")["facts"]["At rest"]
-    assert fact == "caller.service waits for caller.socket"
-
-
-def test_a_disabled_service_that_never_ran_is_intended(host: Lab) -> None:
-    host.write("/etc/systemd/system/off.service", UNITS["real.service"].replace("nick", "none"))
-    host.run(["systemctl", "daemon-reload"])
-    assert look_once(host, "off.service")["intended"] is True
+def test_a_service_at_rest_behind_its_socket_says_so(kinds: Any) -> None:
+    (facts,) = (kinds[n]["facts"] for n, kind in enumerate(KINDS) if kind[1] == "caller.service")
+    assert facts["At rest"] == "caller.service waits for caller.socket"
 
 
 def test_a_service_that_is_bound_to_a_dead_one_was_not_stopped_by_an_operator(host: Lab) -> None:
@@ -603,10 +623,6 @@ def test_what_a_shutdown_stopped_was_not_stopped_by_an_operator_after_the_boot(
         host.run(["mkdir", "-p", "/var/log/journal"])
         host.run(["systemctl", "restart", "systemd-journald"])
         host.write("/etc/systemd/system/static.service", UNITS["static.service"])
-        host.write("/etc/systemd/system/slow.service", UNITS["static.service"])
-        slow = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep 5\n"
-        slow += "[Install]\nWantedBy=multi-user.target\n"
-        host.write("/etc/systemd/system/slow.service", slow)
         host.run(["systemctl", "daemon-reload"])
         host.run(["systemctl", "start", "static"])
         host.reboot()
