@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import signal
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -72,9 +73,12 @@ async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]
         triggers = await _active_triggers(systemd, state)
         stop = None
         if _needs_reason(state, triggers):
-            stop = await find_stop(systemd, state, machine.ran)
+            stop = await find_stop(machine, systemd, state)
     except Unavailable as error:
         return (_unavailable(options.unit, str(error)),)
+    if stop is not None and state.since is None:
+        # systemd forgets a unit that nothing refers to, as soon as it is down.
+        state = replace(state, since=stop.at)
     return (judge(options.unit, state, stop=stop, triggers=triggers),)
 
 
@@ -186,7 +190,7 @@ def _judge_inactive(
             f"start it, or stop it once more (systemctl stop {unit})"
         )
         return _failing(unit, state, Status.UNKNOWN, "unclear", summary)
-    if state.condition_failed:
+    if state.condition_failed or by is StoppedBy.CONDITION:
         summary = f"{unit} was not started: a condition in its unit file was not met"
         return _failing(unit, state, Status.WARNING, "skipped", summary)
     if by is StoppedBy.ITSELF and _starts_on_demand(state):

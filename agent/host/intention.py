@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from dataclasses import replace
 
-from agent.core.model import Instant
 from agent.errors import Unavailable
 from agent.host.journal import read_told
+from agent.host.machine import Machine
 from agent.host.stops import NEAR, Stop, StoppedBy, Verdict, ended_by_itself, judge_journal
 from agent.host.systemd import Systemd
 from agent.host.units import UnitState
@@ -22,64 +22,73 @@ _ASK_AGAIN = 60.0
 _MOST_OTHERS = 16
 
 
-async def find_stop(
-    systemd: Systemd, state: UnitState, ran: Callable[[str, Instant], bool]
-) -> Stop:
-    """Who brought this unit down (`state.is_down`).
+async def find_stop(machine: Machine, systemd: Systemd, state: UnitState) -> Stop:
+    """Who brought this unit down (`state.is_down`), and when.
 
-    `ran` says whether a run of hostmend that concerns a unit was alive at an instant: what it
-    stopped was no operator's wish. Raises Unavailable if systemd cannot be asked; an unreadable
-    journal makes the answer `unclear`.
+    What a run of hostmend stopped (`machine.ran`) was no operator's wish. Raises Unavailable if
+    systemd cannot be asked; an unreadable journal makes the answer `unclear`.
     """
     await systemd.job_types_known(state.id)
     end = (state.invocation_id, state.active_state, state.became_inactive)
-    doubt = (*end, _loop_time() // _ASK_AGAIN)
+    doubt = (*end, _monotonic() // _ASK_AGAIN)
     for key in (end, doubt):
         if (known := systemd.stops.settled(state.id, key)) is not None:
             return known
-    stop = await _find(systemd, state)
-    at = state.since
-    if stop.by is StoppedBy.OPERATOR and at is not None and ran(state.name, at):
-        stop = Stop(by=StoppedBy.HOSTMEND)
+    by, at = await _find(systemd, state)
+    stop = await _find_other(systemd, state, by, at)
+    if at:
+        stop = replace(stop, at=machine.clock.at_monotonic(at))
+    if stop.by is StoppedBy.OPERATOR and stop.at and machine.ran(state.name, stop.at):
+        stop = replace(stop, by=StoppedBy.HOSTMEND)
     systemd.stops.settle(state.id, doubt if stop.by is StoppedBy.UNCLEAR else end, stop)
     return stop
 
 
-async def _find(systemd: Systemd, state: UnitState) -> Stop:
+async def _find(systemd: Systemd, state: UnitState) -> tuple[StoppedBy, float]:
+    """Who it was as far as its own jobs tell, and when (CLOCK_MONOTONIC in seconds; 0: unknown)."""
+    at = state.became_inactive or systemd.stops.went_down(state.id)
     match systemd.stops.judge(state.id):
         case Verdict.STOPPED:
-            by = StoppedBy.OPERATOR
+            return StoppedBy.OPERATOR, at
         case Verdict.ENDED:
-            by = StoppedBy.ITSELF
+            return StoppedBy.ITSELF, at
         case Verdict.ASK_JOURNAL:
-            by = await _ask_journal(systemd, state)
-    if by is StoppedBy.DEPENDENCY:
-        return Stop(by=by, unit=await _find_failed(systemd, state))
-    if by is StoppedBy.OPERATOR:
-        # A stop job looks the same whoever made it. systemd makes them for these two reasons.
-        if other := await _find_rival(systemd, state):
-            return Stop(by=StoppedBy.CONFLICT, unit=other)
-        if other := await _find_lost_support(systemd, state):
-            return Stop(by=StoppedBy.DEPENDENCY, unit=other)
-    return Stop(by=by)
+            by, told_at = await _ask_journal(systemd, state)
+            return by, at or told_at
 
 
-async def _ask_journal(systemd: Systemd, state: UnitState) -> StoppedBy:
+async def _ask_journal(systemd: Systemd, state: UnitState) -> tuple[StoppedBy, float]:
     since = max(0.0, state.end_wall - _BEFORE)
     wait = 0.02
     while True:
         try:
             told = await read_told([state.id], since_wall=since, since_monotonic=systemd.started)
         except Unavailable:
-            return StoppedBy.UNCLEAR
+            return StoppedBy.UNCLEAR, 0.0
+        newest = told[0].monotonic if told else 0.0
         by = judge_journal(told, became_inactive=state.became_inactive)
-        if by is not None:
-            return by
-        newest = max(state.became_inactive, told[0].monotonic if told else 0.0)
-        if _loop_time() - newest > _BEHIND:
-            return StoppedBy.UNCLEAR
+        # What follows on the start of a unit may not be in the journal yet.
+        begun = by is StoppedBy.CONDITION and _monotonic() - newest < _BEHIND
+        if by is not None and not begun:
+            return by, newest
+        if _monotonic() - max(state.became_inactive, newest) > _BEHIND:
+            return StoppedBy.UNCLEAR, newest
         await asyncio.sleep(wait)
         wait *= 2
+
+
+async def _find_other(systemd: Systemd, state: UnitState, by: StoppedBy, at: float) -> Stop:
+    """The same with the other unit in it, if it was for another one that this one went down."""
+    began = state.left_active or at
+    if by is StoppedBy.DEPENDENCY:
+        return Stop(by=by, unit=await _find_failed(systemd, state))
+    if by is StoppedBy.OPERATOR:
+        # A stop job looks the same whoever made it. systemd makes them for these two reasons.
+        if other := await _find_rival(systemd, state, began):
+            return Stop(by=StoppedBy.CONFLICT, unit=other)
+        if other := await _find_lost_support(systemd, state, began):
+            return Stop(by=StoppedBy.DEPENDENCY, unit=other)
+    return Stop(by=by)
 
 
 async def _find_failed(systemd: Systemd, state: UnitState) -> str:
@@ -92,7 +101,7 @@ async def _find_failed(systemd: Systemd, state: UnitState) -> str:
     return down[0].id if down else ""
 
 
-async def _find_rival(systemd: Systemd, state: UnitState) -> str:
+async def _find_rival(systemd: Systemd, state: UnitState, began: float) -> str:
     """A unit that cannot run beside this one and started as this one went down; empty for none."""
     if not state.conflicts:
         return ""
@@ -100,13 +109,13 @@ async def _find_rival(systemd: Systemd, state: UnitState) -> str:
         if row.active_state not in ("active", "activating", "reloading"):
             continue
         started = (await systemd.unit(row.id)).left_inactive
-        began = state.left_active or state.became_inactive
-        if not began or began - NEAR <= started <= state.became_inactive + NEAR:
+        ended = state.became_inactive or began
+        if not began or began - NEAR <= started <= ended + NEAR:
             return row.id
     return ""
 
 
-async def _find_lost_support(systemd: Systemd, state: UnitState) -> str:
+async def _find_lost_support(systemd: Systemd, state: UnitState, began: float) -> str:
     """A unit that this one is bound to and that ended by itself just before; empty for none."""
     for name in state.binds_to[:_MOST_OTHERS]:
         other = await systemd.unit(name)
@@ -115,20 +124,20 @@ async def _find_lost_support(systemd: Systemd, state: UnitState) -> str:
             if other.active_state != "active":
                 return name
             continue
-        at = state.left_active or state.became_inactive or other.became_inactive
+        before = began or other.became_inactive
         try:
             told = await read_told(
-                [other.id], since_wall=0.0, since_monotonic=max(systemd.started, at - _BEFORE)
+                [other.id], since_wall=0.0, since_monotonic=max(systemd.started, before - _BEFORE)
             )
         except Unavailable:
             if other.active_state == "failed":
                 return name
             continue
-        if ended_by_itself(told, before=at):
+        if ended_by_itself(told, before=before):
             return name
     return ""
 
 
-def _loop_time() -> float:
+def _monotonic() -> float:
     # CLOCK_MONOTONIC, as in systemd's properties.
     return asyncio.get_running_loop().time()

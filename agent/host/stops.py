@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from agent.core.model import Instant
+
 # Message ids of systemd's own log lines (sd-messages.h, systemd.catalog).
 STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"
 STARTED = "39f53479d3a045ac8e11786248231fbf"
@@ -34,7 +36,6 @@ TOLD = (
     RESTART_SCHEDULED,
 )
 _STARTS = frozenset({STARTING, STARTED, START_FAILED})
-_ENDS = frozenset({SUCCEEDED, FAILED, PROCESS_ENDED, RESTART_SCHEDULED})
 
 #: Results of a stop job after which the unit was stopped: it may have taken a SIGKILL or an error.
 _CARRIED_OUT = frozenset({"done", "failed", "timeout"})
@@ -58,6 +59,8 @@ class StoppedBy(StrEnum):
     DEPENDENCY = "dependency"
     #: systemd, because a unit that cannot run beside it was started.
     CONFLICT = "conflict"
+    #: A condition in its unit file, which kept it from its last start.
+    CONDITION = "condition"
     #: Nothing: it has not been started since boot.
     NOBODY = "nobody"
     #: Neither the bus nor the journal can tell.
@@ -71,6 +74,8 @@ class Stop:
     by: StoppedBy
     #: The other unit, for `dependency` and `conflict`.
     unit: str = ""
+    #: When it went down; None where nobody knows.
+    at: Instant | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +117,8 @@ class _Page:
     last_up: int = 0
     last_stop: int = 0
     last_doubt: int = 0
+    #: CLOCK_MONOTONIC in seconds when it was seen to go down, 0 if that was not seen.
+    went_down: float = 0.0
     #: What was found out of its present end, and which end that is.
     settled: tuple[object, Stop] | None = None
 
@@ -130,12 +137,17 @@ class StopBook:
         """The bus went away: anything may have happened since."""
         self._pages = {unit: _Page() for unit in self._pages}
 
-    def see_state(self, unit: str, active_state: str) -> None:
-        """A watched unit was seen in this active state."""
+    def see_state(self, unit: str, active_state: str, now: float) -> None:
+        """A watched unit was seen in this active state. `now`: CLOCK_MONOTONIC in seconds."""
         page = self._pages.get(unit)
-        if page is None or active_state in ("inactive", "failed", "deactivating"):
+        if page is None or active_state == "deactivating":
+            return
+        if active_state in ("inactive", "failed"):
+            if page.covered and not page.went_down:
+                page.went_down = now
             return
         page.covered = True
+        page.went_down = 0.0
         page.settled = None
         page.jobs = {id: job for id, job in page.jobs.items() if not job.result}
         if not page.jobs:
@@ -195,6 +207,11 @@ class StopBook:
             return Verdict.STOPPED
         return Verdict.ENDED if page.covered else Verdict.ASK_JOURNAL
 
+    def went_down(self, unit: str) -> float:
+        """CLOCK_MONOTONIC in seconds when a unit was seen to go down, 0 if that was not seen."""
+        page = self._pages.get(unit)
+        return page.went_down if page else 0.0
+
     def settle(self, unit: str, end: object, stop: Stop) -> None:
         """Remember what was found out about one end of a unit."""
         page = self._pages.get(unit)
@@ -220,6 +237,9 @@ def judge_journal(told: Iterable[Told], *, became_inactive: float) -> StoppedBy 
         return StoppedBy.NOBODY
     if not lines or lines[0].monotonic < became_inactive - NEAR:
         return None
+    if lines[0].message_id == STARTED and not became_inactive:
+        # The start job was carried out, and nothing had to end for the unit to be down.
+        return StoppedBy.CONDITION
     for line in lines:
         if line.message_id == STOPPED:
             return StoppedBy.OPERATOR if _is_stop(line) else StoppedBy.ITSELF
@@ -238,8 +258,19 @@ def _is_stop(line: Told) -> bool:
 
 
 def ended_by_itself(told: Iterable[Told], *, before: float) -> bool:
-    """Whether a unit ended without a job shortly before an instant (CLOCK_MONOTONIC, seconds)."""
-    lines = [line for line in told if before - 5 * NEAR <= line.monotonic <= before + NEAR]
-    return any(line.message_id in _ENDS for line in lines) and not any(
-        line.message_id in (STOPPING, STOPPED) for line in lines
-    )
+    """Whether a unit, by its lines (newest first), ended without a job just before an instant.
+
+    `before`: CLOCK_MONOTONIC in seconds. It may be up again since, by systemd's own restart.
+    """
+    ended = False
+    for line in told:
+        if line.monotonic > before + NEAR or (
+            line.message_id in _STARTS and line.monotonic > before
+        ):
+            continue
+        if line.message_id in _STARTS or line.monotonic < before - 5 * NEAR:
+            break
+        if line.message_id in (STOPPING, STOPPED):
+            return False
+        ended = True
+    return ended

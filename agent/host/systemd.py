@@ -53,7 +53,7 @@ class _Cached:
     state: UnitState
     #: The number of changes signalled before it was read.
     changes: int
-    #: When it was read, in seconds of the event loop's clock.
+    #: When it was read: CLOCK_MONOTONIC in seconds.
     at: float
 
 
@@ -149,8 +149,7 @@ class Systemd:
                 break
         state = read_state(name, unit, own, job, self._clock)
         if name in self._wanted:
-            now = asyncio.get_running_loop().time()
-            self._cache[name] = _Cached(state=state, changes=changes, at=now)
+            self._cache[name] = _Cached(state=state, changes=changes, at=_monotonic())
         return state
 
     async def units(self, names: Iterable[str]) -> tuple[UnitRow, ...]:
@@ -170,10 +169,9 @@ class Systemd:
     async def host_state(self) -> str:
         """`initializing`, `starting`, `running`, `degraded`, `maintenance`, `stopping`; 1 s old."""
         state, read = self._host_state
-        now = asyncio.get_running_loop().time()
-        if not state or now - read > _HOST_BELIEVED:
+        if not state or _monotonic() - read > _HOST_BELIEVED:
             state = str(await self._get(_MANAGER_PATH, _MANAGER, "SystemState"))
-            self._host_state = (state, now)
+            self._host_state = (state, _monotonic())
         return state
 
     async def job_types_known(self, unit: str) -> None:
@@ -224,7 +222,7 @@ class Systemd:
                 watched = self._watched.get(row.id)
                 if watched is None or watched.changes != changes[row.id]:
                     continue
-                self.stops.see_state(row.id, row.active_state)
+                self.stops.see_state(row.id, row.active_state, _monotonic())
                 if watched.seen != (row.active_state, row.sub_state):
                     watched.seen = (row.active_state, row.sub_state)
                     moved.append(watched)
@@ -300,7 +298,7 @@ class Systemd:
         active, sub = changed.get("ActiveState"), changed.get("SubState")
         if active is None or sub is None:
             return
-        self.stops.see_state(watched.id, active.value)
+        self.stops.see_state(watched.id, active.value, _monotonic())
         if watched.seen != (active.value, sub.value):
             watched.seen = (active.value, sub.value)
             self._tell(watched)
@@ -340,8 +338,7 @@ class Systemd:
 
     async def _still_holds(self, cached: _Cached) -> bool:
         state = cached.state
-        now = asyncio.get_running_loop().time()
-        if now - cached.at > _BELIEVED or cached.changes != self._changes(state.name):
+        if _monotonic() - cached.at > _BELIEVED or cached.changes != self._changes(state.name):
             return False
         rows = await self.units([state.name])
         return len(rows) == 1 and (
@@ -353,9 +350,8 @@ class Systemd:
 
     async def _keep_connected(self) -> None:
         wait = _FIRST_WAIT
-        loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
+            began = _monotonic()
             bus = MessageBus(
                 bus_address=self._address or None,
                 bus_type=BusType.SYSTEM,
@@ -374,7 +370,7 @@ class Systemd:
                 self._bus = None
                 await _disconnect(bus)
             self._tried.set()
-            if loop.time() - began > 2 * _LONGEST_WAIT:
+            if _monotonic() - began > 2 * _LONGEST_WAIT:
                 wait = _FIRST_WAIT
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
@@ -541,6 +537,10 @@ def _match_rules(paths: Mapping[str, str]) -> frozenset[str]:
         rules |= {f"{manager},member='{member}',arg2='{id}'" for member in ("JobNew", "JobRemoved")}
         rules |= {f"{changed},path='{path}'"}
     return frozenset(rules)
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _read_row(row: list[Any]) -> UnitRow:

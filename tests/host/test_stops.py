@@ -23,7 +23,7 @@ def book() -> StopBook:
     """A book that has watched one unit since it was up."""
     book = StopBook()
     book.watch([WEB])
-    book.see_state(WEB, "active")
+    book.see_state(WEB, "active", 50.0)
     return book
 
 
@@ -34,21 +34,21 @@ def carry_out(book: StopBook, job_type: str | None, result: str = "done", job: i
 
 
 def test_a_unit_that_went_down_without_a_job_ended(book: StopBook) -> None:
-    book.see_state(WEB, "failed")
+    book.see_state(WEB, "failed", 50.0)
     assert book.judge(WEB) is Verdict.ENDED
 
 
 def test_a_stop_job_is_an_intention(book: StopBook) -> None:
     carry_out(book, "stop")
-    book.see_state(WEB, "inactive")
+    book.see_state(WEB, "inactive", 50.0)
     assert book.judge(WEB) is Verdict.STOPPED
 
 
 def test_a_stop_job_counts_while_it_is_under_way(book: StopBook) -> None:
     book.see_job(WEB, 1)
     book.type_job(WEB, 1, "stop")
-    book.see_state(WEB, "active")
-    book.see_state(WEB, "failed")
+    book.see_state(WEB, "active", 50.0)
+    book.see_state(WEB, "failed", 50.0)
     assert book.judge(WEB) is Verdict.STOPPED
 
 
@@ -60,35 +60,35 @@ def test_a_stop_job_that_took_a_kill_is_an_intention_too(book: StopBook, result:
 
 def test_a_cancelled_stop_job_is_none(book: StopBook) -> None:
     carry_out(book, "stop", "canceled")
-    book.see_state(WEB, "failed")
+    book.see_state(WEB, "failed", 50.0)
     assert book.judge(WEB) is Verdict.ENDED
 
 
 @pytest.mark.parametrize("job_type", ["start", "restart"])
 def test_a_start_after_the_stop_takes_the_intention_back(book: StopBook, job_type: str) -> None:
     carry_out(book, "stop")
-    book.see_state(WEB, "inactive")
+    book.see_state(WEB, "inactive", 50.0)
     carry_out(book, job_type, "failed", job=2)
-    book.see_state(WEB, "failed")
+    book.see_state(WEB, "failed", 50.0)
     assert book.judge(WEB) is Verdict.ENDED
 
 
 def test_being_up_again_takes_the_intention_back(book: StopBook) -> None:
     carry_out(book, "stop")
-    book.see_state(WEB, "active")
-    book.see_state(WEB, "failed")
+    book.see_state(WEB, "active", 50.0)
+    book.see_state(WEB, "failed", 50.0)
     assert book.judge(WEB) is Verdict.ENDED
 
 
 def test_a_restart_that_leaves_the_unit_failed_is_no_intention(book: StopBook) -> None:
     carry_out(book, "restart", "failed")
-    book.see_state(WEB, "failed")
+    book.see_state(WEB, "failed", 50.0)
     assert book.judge(WEB) is Verdict.ENDED
 
 
 def test_a_reload_before_the_death_is_no_intention(book: StopBook) -> None:
     carry_out(book, "reload")
-    book.see_state(WEB, "failed")
+    book.see_state(WEB, "failed", 50.0)
     assert book.judge(WEB) is Verdict.ENDED
 
 
@@ -110,14 +110,14 @@ def test_a_stop_whose_type_arrives_after_a_later_start_is_taken_back(book: StopB
 
 def test_a_job_that_was_over_before_its_type_was_read_is_for_the_journal(book: StopBook) -> None:
     carry_out(book, None)
-    book.see_state(WEB, "inactive")
+    book.see_state(WEB, "inactive", 50.0)
     assert book.judge(WEB) is Verdict.ASK_JOURNAL
 
 
 def test_a_unit_that_was_down_when_the_watch_began_is_for_the_journal() -> None:
     book = StopBook()
     book.watch([WEB])
-    book.see_state(WEB, "failed")
+    book.see_state(WEB, "failed", 50.0)
     assert book.judge(WEB) is Verdict.ASK_JOURNAL
 
 
@@ -137,12 +137,21 @@ def test_watching_more_units_forgets_nothing_of_the_others(book: StopBook) -> No
     assert book.judge(WEB) is Verdict.STOPPED
 
 
+def test_when_it_went_down_is_kept_until_it_is_up_again(book: StopBook) -> None:
+    assert book.went_down(WEB) == 0.0
+    book.see_state(WEB, "failed", 60.0)
+    book.see_state(WEB, "inactive", 70.0)
+    assert book.went_down(WEB) == 60.0
+    book.see_state(WEB, "activating", 80.0)
+    assert book.went_down(WEB) == 0.0
+
+
 def test_what_was_found_out_is_kept_for_that_end_alone(book: StopBook) -> None:
-    book.see_state(WEB, "inactive")
+    book.see_state(WEB, "inactive", 50.0)
     book.settle(WEB, ("first",), Stop(by=StoppedBy.OPERATOR))
     assert book.settled(WEB, ("first",)) == Stop(by=StoppedBy.OPERATOR)
     assert book.settled(WEB, ("second",)) is None
-    book.see_state(WEB, "activating")
+    book.see_state(WEB, "activating", 50.0)
     assert book.settled(WEB, ("first",)) is None
 
 
@@ -210,6 +219,12 @@ JOURNALS = [
         0.0,
         StoppedBy.OPERATOR,
     ),
+    (
+        "a start job without a start: a condition",
+        [line(stops.STARTED, 5, "start", "done")],
+        0.0,
+        StoppedBy.CONDITION,
+    ),
     ("no line about an end: nobody can tell", [], 21.0, None),
     ("lines that stop before the end: nobody can tell", [*UP, *STOP], 500.0, None),
     ("a stop job that is not over yet: not yet", [*UP, *STOP[:2]], 21.0, None),
@@ -228,12 +243,18 @@ def test_the_journal_tells_who_brought_a_unit_down(
 
 
 def test_a_unit_that_ended_just_before_ended_by_itself() -> None:
-    assert ended_by_itself(DEATH, before=21.5)
+    assert ended_by_itself(reversed(DEATH), before=21.5)
+
+
+def test_a_unit_that_ended_just_before_and_is_up_again_ended_by_itself() -> None:
+    again = [line(stops.RESTART_SCHEDULED, 21.8), line(stops.STARTED, 21.9)]
+    start = line(stops.STARTED, 20.5)
+    assert ended_by_itself(reversed([*STOP[:1], start, *DEATH, *again]), before=21.5)
 
 
 def test_a_unit_that_was_stopped_just_before_did_not_end_by_itself() -> None:
-    assert not ended_by_itself(STOP, before=21.5)
+    assert not ended_by_itself(reversed(STOP), before=21.5)
 
 
 def test_a_unit_that_ended_long_before_did_not_end_just_before() -> None:
-    assert not ended_by_itself(DEATH, before=300.0)
+    assert not ended_by_itself(reversed(DEATH), before=300.0)

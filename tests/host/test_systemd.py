@@ -190,7 +190,7 @@ async def systemd(bus: Bus, fake: FakeSystemd) -> AsyncIterator[Systemd]:
 
 async def connected(systemd: Systemd) -> None:
     async with asyncio.timeout(LIMIT):
-        while not systemd.connected:
+        while not systemd.connected:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
