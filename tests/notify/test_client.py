@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -72,24 +73,25 @@ async def test_the_time_of_a_batch_ends_the_sender(silent_port, send):
     assert find_senders() == []
 
 
-async def test_what_was_said_before_the_time_was_over_still_counts(tmp_path, monkeypatch):
-    """A stand-in for the sender that says two results at once, and hangs."""
-    line = '{{"id": "{}", "ok": true, "retry": false, "error": ""}}\\n'
+async def test_what_was_said_before_the_sender_was_ended_still_counts(tmp_path, monkeypatch):
+    """A stand-in for the sender says two results and hangs; the second one nobody has read yet."""
+    line = '{{"id": "{}", "ok": true, "retry": false, "error": ""}}'
     stand_in = tmp_path / "python"
-    stand_in.write_text(f"#!/bin/sh\nprintf '{line.format('n1')}{line.format('n2')}'\nsleep 300\n")
+    stand_in.write_text(
+        f"#!/bin/sh\necho '{line.format('n1')}'\nsleep 1\necho '{line.format('n2')}'\nsleep 300\n"
+    )
     stand_in.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stand_in))
     results: list[DeliveryResult] = []
 
-    async def keep_slowly(result: DeliveryResult) -> None:
+    async def keep(result: DeliveryResult) -> None:
         results.append(result)
         if len(results) == 1:
-            await asyncio.sleep(3.5)
+            # Blocks the loop beyond the time of the batch, as a stuck disk would.
+            time.sleep(4.5)  # noqa: ASYNC251
 
     await deliver(
-        [letter(id, "json://127.0.0.1") for id in ("n1", "n2", "n3")],
-        timeout=3,
-        on_result=keep_slowly,
+        [letter(id, "json://127.0.0.1") for id in ("n1", "n2", "n3")], timeout=3, on_result=keep
     )
     assert [(result.id, result.ok) for result in results] == [
         ("n1", True),
