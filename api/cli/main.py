@@ -72,12 +72,31 @@ def make_app() -> typer.Typer:
     app.callback()(_hostmend)
     for name, function in COMMANDS.items():
         app.command(name)(function)
+    app.command(
+        "config",
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_config)
     for name, (help_text, functions) in GROUPS.items():
         group = typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)
         for verb, function in functions.items():
             group.command(verb)(function)
         app.add_typer(group, name=name)
     return app
+
+
+def make_config_app() -> typer.Typer:
+    """The group `config`; loading it takes all that knows the configuration."""
+    from agent.bootstrap import find_remedies  # type: ignore[attr-defined]
+    from api.cli.config import make_app as make_group
+
+    return make_group(find_remedies=find_remedies)
+
+
+def _config(context: typer.Context) -> None:
+    """Check and show the configuration, or print its schema."""
+    code: Any = make_config_app()(context.args, prog_name="hostmend config", standalone_mode=False)
+    raise typer.Exit(code if isinstance(code, int) else 0)
 
 
 def _print_version(wanted: bool) -> None:
