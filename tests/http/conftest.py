@@ -11,14 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 from fake_agent import FakeAgent, make_busy_agent
+from fake_server import Places
 
 from api.server import Listening, serve
-
-
-@dataclass(frozen=True)
-class Places:
-    socket_path: Path
-    listen: tuple[str, int] = ("127.0.0.1", 0)
 
 
 @dataclass(frozen=True)
@@ -54,9 +49,12 @@ async def web(tmp_path: Path, agent: FakeAgent) -> AsyncIterator[Web]:
     assert listening.http is not None
     async with (
         httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://hostmend"
+            transport=httpx.AsyncHTTPTransport(uds=str(path), verify=False),
+            base_url="http://hostmend",
         ) as unix,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{listening.http[1]}", trust_env=False) as tcp,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{listening.http[1]}", trust_env=False, verify=False
+        ) as tcp,
     ):
         yield Web(agent, path, unix, tcp)
     serving.cancel()
