@@ -134,7 +134,7 @@ def _common_errors(route: Route) -> tuple[int, ...]:
     if route.access is Access.OPEN:
         return (500,)
     # 422: an order that cannot be used, or a key that was used for another.
-    return (400, 401, 403, 413, 422, 500, 503) if route.acts else (401, 403, 500, 503)
+    return (400, 401, 403, 413, 415, 422, 500, 503) if route.acts else (401, 403, 500, 503)
 
 
 def _describe_problem(description: str) -> dict[str, Any]:
@@ -149,6 +149,7 @@ _PROBLEM_RESPONSES = {
     404: _describe_problem("There is nothing of that name"),
     409: _describe_problem("The order contradicts the present state"),
     413: _describe_problem("The body is too long"),
+    415: _describe_problem("The body is not JSON"),
     422: _describe_problem("The request can be read, but not be used"),
     500: _describe_problem("A defect of hostmend; its log has the particulars"),
     503: _describe_problem("A part of the agent or of this host is not available"),
@@ -201,8 +202,14 @@ class _OnceRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_once(request: Request) -> Response:
+            if request.method == "GET":
+                return await handle(request)
+            body = await request.body()
+            kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            if body and kind != "application/json":
+                raise HTTPException(415, "cannot read the body: send it as application/json")
             key = request.headers.get(HEADER)
-            if key is None or request.method == "GET":
+            if key is None:
                 return await handle(request)
             if not (0 < len(key) <= LONGEST_KEY):
                 raise HTTPException(
@@ -211,7 +218,6 @@ class _OnceRoute(APIRoute):
             answers: Answers = request.app.state.answers
             caller = find_caller(request).id
             path = f"{request.url.path}?{request.url.query}"
-            body = await request.body()
             return await answers.once(caller, key, path, body, lambda: handle(request))
 
         return handle_once

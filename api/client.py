@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,9 +11,12 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-import httpx
-
 from agent.errors import Conflict, HostmendError, Invalid, NotFound, Unavailable
+
+# httpx loads its own command with all of rich and pygments if it can, which is half the time that
+# `hostmend status` takes. This makes it believe that it cannot.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+import httpx  # noqa: E402
 
 _ERRORS: Mapping[int, type[HostmendError]] = {
     400: Invalid,

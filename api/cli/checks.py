@@ -19,9 +19,7 @@ EXIT_OF_STATUS = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
 
 _Names = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[NAME]...", help="Checks to look at. Left out: all.", show_default=False
-    ),
+    typer.Argument(metavar="NAME", help="Checks to look at. Left out: all.", show_default=False),
 ]
 
 

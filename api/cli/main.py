@@ -6,18 +6,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from agent import __version__
 from agent.errors import HostmendError
-from api.cli import checks, config, demo, incidents, notices, remedies, run, runs, status
+from api.cli import checks, demo, incidents, notices, remedies, run, runs, status
 from api.cli.parts import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
-
-if TYPE_CHECKING:
-    from agent.remedies.catalog import Catalog
-    from agent.settings import Settings
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "run": run.run,
@@ -76,28 +72,37 @@ def make_app() -> typer.Typer:
     app.callback()(_hostmend)
     for name, function in COMMANDS.items():
         app.command(name)(function)
+    app.command(
+        "config",
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_config)
     for name, (help_text, functions) in GROUPS.items():
         group = typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)
         for verb, function in functions.items():
             group.command(verb)(function)
         app.add_typer(group, name=name)
-    app.add_typer(config.make_app(find_remedies=_find_remedies, validate_url=_validate_url))
     app.add_typer(demo.make_app())
     return app
 
 
-def _find_remedies(settings: Settings) -> Catalog:
-    from agent.bootstrap import find_remedies
-
-    return find_remedies(settings)
-
-
-def _validate_url(url: str) -> str | None:
+def make_config_app() -> typer.Typer:
+    """The group `config`; loading it takes all that knows the configuration."""
     import asyncio
 
+    from agent.bootstrap import find_remedies
     from agent.notify.client import validate_url
+    from api.cli.config import make_app as make_group
 
-    return asyncio.run(validate_url(url))
+    return make_group(
+        find_remedies=find_remedies, validate_url=lambda url: asyncio.run(validate_url(url))
+    )
+
+
+def _config(context: typer.Context) -> None:
+    """Check and show the configuration, or print its schema."""
+    code: Any = make_config_app()(context.args, prog_name="hostmend config", standalone_mode=False)
+    raise typer.Exit(code if isinstance(code, int) else 0)
 
 
 def _print_version(wanted: bool) -> None:

@@ -131,6 +131,8 @@ def tell_ago(written: str | None, now: float | None = None) -> str:
 
 def tell_seconds(seconds: float) -> str:
     """A duration; whole seconds are enough for people once there is one."""
+    if seconds < 0.001:
+        return "0 s"
     return format_duration(seconds if seconds < 1 else round(seconds)).replace(".0 s", " s")
 
 

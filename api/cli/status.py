@@ -153,7 +153,7 @@ def _print_incident(
 def _print_rest(screen: Screen, status: dict[str, Any], now: float) -> None:
     screen.line()
     if status["notices_due"]:
-        screen.line(f"{status['notices_due']} messages are not delivered yet: hostmend notices")
+        screen.line(f"messages not delivered yet: {status['notices_due']} (hostmend notices)")
     loaded = tell_ago(status["config_loaded"], now)
     started = tell_ago(status["started"], now)
     screen.line(f"hostmend {status['version']}, started {started}")

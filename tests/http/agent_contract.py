@@ -1,0 +1,175 @@
+"""What every agent behind the API keeps to: a class of tests for whatever implements the facade.
+
+A test module makes a subclass and a fixture `scene`, in which an agent has been through something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from agent.agent import AgentFacade
+from agent.core.model import ResolvedBy, RunState
+from agent.errors import Conflict, Invalid, NotFound
+
+BY = "tester (uid 0, pid 1)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """An agent with a check that fails, an incident of it that has not ended, one that has, a run
+    that has ended, and a remedy that can be run now."""
+
+    agent: AgentFacade
+    check: str
+    live: str
+    ended: str
+    run: str
+    remedy: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class AgentContract:
+    async def test_status_shows_the_incidents_that_have_not_ended(self, scene: Scene) -> None:
+        status = scene.agent.status()
+        shown = {incident.id for incident in status.incidents}
+        assert scene.live in shown
+        assert scene.ended not in shown
+        assert set(status.holds) <= shown
+        assert sum(status.checks_count.values()) == len(scene.agent.checks())
+        assert status.worst == "critical"
+        assert status.started <= status.now
+
+    async def test_what_does_not_exist_is_not_found(self, scene: Scene) -> None:
+        agent = scene.agent
+        for ask in (lambda: agent.check("nothing"), lambda: agent.remedy("nothing")):
+            with pytest.raises(NotFound, match="nothing"):
+                ask()
+        for asked in (
+            agent.look("nothing"),
+            agent.incident("i999999"),
+            agent.explain("i999999"),
+            agent.acknowledge("i999999", by=BY),
+            agent.approve("i999999", by=BY),
+            agent.reject("i999999", by=BY),
+            agent.retry("i999999", by=BY),
+            agent.close("i999999", by=BY),
+            agent.run("r999999"),
+            agent.run_events("r999999"),
+            agent.cancel_run("r999999", by=BY),
+            agent.run_remedy("nothing", {}, preview=False, by=BY),
+        ):
+            with pytest.raises(NotFound):
+                await asked
+
+    async def test_parts_of_a_list_give_all_of_it_once(self, scene: Scene) -> None:
+        whole = await scene.agent.incidents(limit=500)
+        assert whole.next is None
+        assert {scene.live, scene.ended} <= {incident.id for incident in whole.items}
+        seen: list[str] = []
+        before: str | None = None
+        while True:
+            part = await scene.agent.incidents(limit=1, before=before)
+            assert len(part.items) <= 1
+            seen += [incident.id for incident in part.items]
+            before = part.next
+            if before is None:
+                break
+        assert seen == [incident.id for incident in whole.items]
+
+    async def test_lists_are_newest_first(self, scene: Scene) -> None:
+        incidents = (await scene.agent.incidents()).items
+        assert [i.seen for i in incidents] == sorted((i.seen for i in incidents), reverse=True)
+        runs = (await scene.agent.runs()).items
+        assert [r.planned for r in runs] == sorted((r.planned for r in runs), reverse=True)
+
+    async def test_incidents_are_chosen_by_life_and_check(self, scene: Scene) -> None:
+        live = (await scene.agent.incidents(live=True)).items
+        ended = (await scene.agent.incidents(live=False)).items
+        assert scene.live in [incident.id for incident in live]
+        assert not any(incident.state.ended for incident in live)
+        assert scene.ended in [incident.id for incident in ended]
+        assert all(incident.state.ended for incident in ended)
+        assert not (await scene.agent.incidents(check="nothing")).items
+
+    async def test_a_story_is_in_order(self, scene: Scene) -> None:
+        story = await scene.agent.incident(scene.ended)
+        times = [transition.at for transition in story.transitions]
+        assert times == sorted(times)
+        assert story.transitions[0].old is None
+        assert story.transitions[-1].new is story.incident.state
+        assert story.downtime >= 0
+
+    async def test_a_look_answers_with_what_it_saw(self, scene: Scene) -> None:
+        looked = await scene.agent.look(scene.check)
+        assert looked.name == scene.check
+        assert looked.looked is not None
+        assert scene.agent.check(scene.check).looked == looked.looked
+
+    async def test_a_pause_holds_until_somebody_resumes(self, scene: Scene) -> None:
+        await scene.agent.pause(by=BY, why="a test")
+        paused = scene.agent.status().paused
+        assert paused is not None
+        assert (paused.by, paused.until, paused.why) == (BY, None, "a test")
+        await scene.agent.resume(by=BY)
+        assert scene.agent.status().paused is None
+
+    async def test_a_pause_can_end_by_itself(self, scene: Scene) -> None:
+        await scene.agent.pause(by=BY, seconds=60)
+        paused = scene.agent.status().paused
+        assert paused is not None
+        assert paused.until == pytest.approx(paused.since + 60, abs=5)
+
+    async def test_who_acknowledged_is_known(self, scene: Scene) -> None:
+        assert (await scene.agent.acknowledge(scene.live, by=BY)).acknowledged == BY
+        assert (await scene.agent.incident(scene.live)).incident.acknowledged == BY
+
+    async def test_what_an_operator_closes_is_over(self, scene: Scene) -> None:
+        closed = await scene.agent.close(scene.live, by=BY)
+        assert closed.state.ended
+        assert closed.resolved_by is ResolvedBy.OPERATOR
+
+    async def test_nothing_can_be_ordered_for_what_has_ended(self, scene: Scene) -> None:
+        for order in (
+            scene.agent.acknowledge(scene.ended, by=BY),
+            scene.agent.approve(scene.ended, by=BY),
+            scene.agent.reject(scene.ended, by=BY),
+            scene.agent.retry(scene.ended, by=BY),
+            scene.agent.close(scene.ended, by=BY),
+        ):
+            with pytest.raises((Conflict, NotFound)):
+                await order
+        with pytest.raises(Conflict):
+            await scene.agent.cancel_run(scene.run, by=BY)
+
+    async def test_a_run_by_hand_says_who_asked(self, scene: Scene) -> None:
+        run = await scene.agent.run_remedy(scene.remedy, scene.options, preview=True, by=BY)
+        assert (run.remedy, run.by, run.preview) == (scene.remedy, BY, True)
+        assert (await scene.agent.run(run.id)).id == run.id
+
+    async def test_an_option_that_is_not_known_is_refused(self, scene: Scene) -> None:
+        options = {**scene.options, "no_such_option": "1"}
+        with pytest.raises(Invalid, match="no_such_option"):
+            await scene.agent.run_remedy(scene.remedy, options, preview=True, by=BY)
+
+    async def test_events_of_a_run_are_numbered_from_one(self, scene: Scene) -> None:
+        assert (await scene.agent.run(scene.run)).state is RunState.ENDED
+        events = await scene.agent.run_events(scene.run)
+        assert [event["number"] for event in events] == list(range(1, len(events) + 1))
+        assert await scene.agent.run_events(scene.run, after=1) == events[1:]
+
+    async def test_remedies_are_found_by_their_names(self, scene: Scene) -> None:
+        assert scene.remedy in [remedy.name for remedy in scene.agent.remedies()]
+        assert scene.agent.remedy(scene.remedy).name == scene.remedy
+
+    async def test_events_wait_for_what_comes_and_end_when_left(self, scene: Scene) -> None:
+        stream = scene.agent.events()
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
