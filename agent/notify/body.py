@@ -30,6 +30,8 @@ WIDTH = 100
 EVIDENCE_LINES = 80
 #: Runs and incidents listed in one message.
 LISTED = 20
+#: A message that goes out this many seconds after it was written says so.
+LATE = 120.0
 
 
 #: A subject's state, after its name.
@@ -88,9 +90,10 @@ class Case:
 
     @property
     def downtime(self) -> Seconds:
-        """Seconds of failing, up to now."""
+        """Seconds of failing, up to the notice's writing: the incident is as it was then."""
         since = self.incident.failing_since
-        return self.incident.downtime + (max(0.0, self.now - since) if since is not None else 0.0)
+        running = max(0.0, self.notice.created - since) if since is not None else 0.0
+        return self.incident.downtime + running
 
     @property
     def last_run(self) -> Run | None:
@@ -122,6 +125,17 @@ class Said:
 # The parts of a body
 
 
+def write_lateness(case: Case) -> list[str]:
+    """For a message that could not go out in its time: the state that it tells of may be over."""
+    late = case.now - case.notice.created
+    if late < LATE:
+        return []
+    return wrap(
+        f"This was written at {tell_time(case.notice.created)} and could not be sent for "
+        f"{format_duration(late)}. What it tells may have changed since."
+    )
+
+
 def write_facts(case: Case) -> list[str]:
     """What failed, since when, for how long, and how it is now."""
     incident = case.incident
@@ -129,13 +143,13 @@ def write_facts(case: Case) -> list[str]:
         ("Check", fit_line(incident.check, 80)),
         ("Subject", case.subject),
         ("Problem", describe_problem(case.problem)),
-        ("Began", _utc(incident.began)),
+        ("Began", tell_time(incident.began)),
         ("Downtime", format_duration(case.downtime)),
     ]
     if incident.failing_since is not None:
         rows[-1] = ("Downtime", f"{format_duration(case.downtime)} so far, and still failing")
     if incident.ended is not None:
-        rows.append(("Ended", _utc(incident.ended)))
+        rows.append(("Ended", tell_time(incident.ended)))
     if incident.after or not incident.finding.failing:
         rows.append(("Now", describe_problem(incident.after or incident.finding)))
     if incident.acknowledged:
@@ -151,7 +165,7 @@ def write_runs(case: Case) -> list[str]:
     if len(case.runs) > LISTED:
         lines.append(f"  ({len(case.runs) - LISTED} earlier runs left out)")
     for run in case.runs[-LISTED:]:
-        lines += _hang(f"  {_utc(run.started or run.planned)}  ", _run_sentence(run, case.now))
+        lines += _hang(f"  {tell_time(run.started or run.planned)}  ", _run_sentence(run, case.now))
         if run.detail:
             lines += _hang("      ", fit_line(run.detail, 300))
     return lines
@@ -268,21 +282,12 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _utc(instant: Instant) -> str:
-    """`2026-11-23 02:14:07 UTC`."""
+def tell_time(instant: Instant) -> str:
+    """An instant for people: `2026-11-23 02:14:07 UTC`."""
     try:
         return f"{datetime.fromtimestamp(instant, UTC):%Y-%m-%d %H:%M:%S} UTC"
     except (ValueError, OverflowError, OSError):
         return f"instant {instant:g}"
-
-
-def read_time(text: str) -> str:
-    """A detail that is an instant as a time; any other text as it is."""
-    try:
-        instant = float(text)
-    except ValueError:
-        return text
-    return _utc(instant)
 
 
 def wrap(text: str) -> list[str]:

@@ -27,11 +27,12 @@ from agent.notify.body import (
     count_of,
     describe_problem,
     end_sentence,
-    read_time,
+    tell_time,
     wrap,
     write_details,
     write_evidence,
     write_facts,
+    write_lateness,
     write_more,
     write_next,
     write_runs,
@@ -89,7 +90,8 @@ def compose(
 
     `origin` identifies this host for ever (a hash of its machine id): `message_id` is made of it
     and the notice's id. `runs` are those of the incident, `before` and `after` its evidence from
-    before the first run and after the proof. `public_url` is the address of the dashboard.
+    before the first run and after the proof. `public_url` is the address of the dashboard. The
+    incident is told as it was when the notice was written; one that goes out late says so.
     Nothing that the texts hold can make it fail.
     """
     case = Case(
@@ -104,7 +106,7 @@ def compose(
     about = f"{case.subject} on {case.host}" if incident else case.host
     message_id = f"{origin}.{notice.id}"
 
-    blocks = [wrap(said.lead)]
+    blocks = [wrap(said.lead), write_lateness(case)]
     if incident:
         blocks.append(write_facts(case))
         blocks.append(write_runs(case))
@@ -121,47 +123,58 @@ def compose(
     )
 
 
+#: Details that name a hold.
+_HOLD = frozenset({"hold", "hold_detail"})
+
+
+def _hold_of(case: Case) -> tuple[str, str]:
+    """The hold with its particulars, empty for none, and the command that leads out of it."""
+    name, detail = case.details.get("hold", ""), case.details.get("hold_detail", "")
+    way_out = WAY_OUT[Hold(name)] if name in set(Hold) else WAY_OUT[Hold.INTENTION]
+    why = f"{name} ({detail})" if name and detail else name
+    return why, way_out.format(id=case.incident.id)
+
+
 # One function per reason
 
 
 def _say_opened(case: Case) -> Said:
     incident = case.incident
     run = next((run for run in case.runs if run.alive), None)
+    why, way_out = _hold_of(case)
     if run:
         next_ = f"hostmend repairs it now: {fit_line(run.remedy, 60)}."
         commands: tuple[tuple[str, str], ...] = ()
     else:
-        next_ = "No repair is under way. hostmend goes on looking."
-        commands = ((f"hostmend incident explain {incident.id}", "why, and what could come next"),)
+        held = f" Hold: {why}." if why else ""
+        next_ = f"hostmend does not repair it now.{held} It goes on looking."
+        commands = ((way_out, "the way out" if why else "why, and what could come next"),)
     return Said(
         tag=str(case.problem.status),
         headline=describe_problem(case.problem),
         lead=f"{case.state}.",
         next=(next_,),
-        commands=commands,
+        commands=(*commands, (f"hostmend incident ack {incident.id}", "you know of it")),
         severity=case.problem.status,
+        used=_HOLD,
     )
 
 
 def _say_approval(case: Case) -> Said:
     incident = case.incident
-    remedy = case.details.get("remedy") or case.details.get("step") or "a remedy"
-    until = case.details.get("until", "")
+    remedy = case.details.get("remedy", "a remedy")
     return Said(
         tag="approval",
         headline=f"{case.cause}; {remedy} waits for your word",
         lead=f"{case.state}. hostmend would run {remedy} and needs your approval.",
-        next=(
-            "Nothing is changed until you answer."
-            + (f" The question lapses at {read_time(until)}." if until else ""),
-        ),
+        next=("Nothing is changed until you answer.",),
         commands=(
             (f"hostmend incident approve {incident.id}", f"run {remedy}"),
             (f"hostmend incident reject {incident.id}", "never run it for this incident"),
             (f"hostmend incident explain {incident.id}", "what it would do"),
         ),
         severity=case.problem.status,
-        used=frozenset({"until"}),
+        used=_HOLD,
     )
 
 
@@ -170,16 +183,21 @@ def _say_escalated(case: Case) -> Said:
     tried = (
         f"{count_of(case.tried, 'repair')} did not help" if case.tried else "no repair was tried"
     )
-    retry = case.details.get("retry_at", "") or (str(incident.retry_at or ""))
-    why = fit_line(incident.why)
+    why = case.details.get("why") or fit_line(incident.why)
+    hold, _ = _hold_of(case)
+    again = (
+        f" and tries its remedies again at {tell_time(incident.retry_at)}"
+        if incident.retry_at is not None
+        else ""
+    )
     return Said(
         tag="escalated",
         headline=f"{case.cause} for {format_duration(case.downtime)}, {tried}: you are needed",
         lead=f"{case.state}, and hostmend cannot mend it{f' ({why})' if why else ''}. "
         "A human is needed.",
         next=(
-            "hostmend goes on looking"
-            + (f" and tries its remedies again at {read_time(retry)}." if retry else "."),
+            f"hostmend goes on looking{again}.",
+            *((f"No repair runs now. Hold: {hold}.",) if hold else ()),
         ),
         commands=(
             (f"hostmend incident ack {incident.id}", "you know; reminders stop"),
@@ -187,33 +205,25 @@ def _say_escalated(case: Case) -> Said:
             (f"hostmend incident close {incident.id}", "it is as it should be"),
         ),
         severity=case.problem.status,
-        used=frozenset({"retry_at"}),
+        used=_HOLD | {"why"},
     )
 
 
 def _say_held(case: Case) -> Said:
     incident = case.incident
-    hold = case.details.get("hold", "")
-    name = hold or "held"
-    detail = case.details.get("detail", "")
-    until = case.details.get("until", "")
-    way_out = WAY_OUT[Hold(hold)] if hold in set(Hold) else WAY_OUT[Hold.INTENTION]
+    why, way_out = _hold_of(case)
+    name = case.details.get("hold", "held")
     return Said(
         tag="held",
         headline=f"{case.cause} for {format_duration(case.downtime)}, not repaired: {name}",
-        lead=f"{case.state}, and hostmend does not repair it. "
-        f"Hold: {name}{f' ({detail})' if detail else ''}.",
-        next=(
-            f"The hold may end by itself at {read_time(until)}."
-            if until
-            else "The hold ends when its reason is gone.",
-        ),
+        lead=f"{case.state}, and hostmend does not repair it. Hold: {why or 'not known'}.",
+        next=("It is repaired, where a remedy is left, when that reason is gone.",),
         commands=(
-            (way_out.format(id=incident.id), "the way out"),
+            (way_out, "the way out"),
             (f"hostmend incident ack {incident.id}", "you know; reminders stop"),
         ),
         severity=case.problem.status,
-        used=frozenset({"hold", "detail", "until"}),
+        used=_HOLD,
     )
 
 
@@ -244,21 +254,24 @@ _ENDED: Mapping[ResolvedBy | None, str] = {
 def _say_ended(case: Case) -> Said:
     incident = case.incident
     how = "no longer exists" if incident.state is State.GONE else _ENDED[incident.resolved_by]
-    why = fit_line(incident.why)
+    why = case.details.get("why") or fit_line(incident.why)
     return Said(
         tag="ended",
         headline=f"{case.cause} for {format_duration(case.downtime)}, {how}",
         lead=f"{case.subject} on {case.host} failed for {format_duration(case.downtime)} and {how}"
         f"{f' ({why})' if why else ''}. hostmend repaired nothing. Nothing is needed from you.",
         severity=Status.OK,
+        used=frozenset({"why"}),
     )
 
 
 def _say_recurring(case: Case) -> Said:
     incident = case.incident
-    times = case.details.get("times") or str(sum(1 for run in case.runs if run.proved) or "many")
-    window = case.details.get("window", "")
-    often = f"repaired {times} times{f' in {window}' if window else ''}"
+    times = case.details.get("repairs_count", "several")
+    window = case.details.get("window_seconds", "")
+    often = f"repaired {times} times"
+    if window.isascii() and window.isdigit():
+        often += f" in {format_duration(float(window))}"
     return Said(
         tag="recurring",
         headline=f"{case.cause} again and again, {often}",
@@ -269,20 +282,33 @@ def _say_recurring(case: Case) -> Said:
             (f"hostmend incident report {incident.id}", "every look, run and piece of evidence"),
         ),
         severity=Status.WARNING,
-        used=frozenset({"times", "window"}),
+        used=frozenset({"repairs_count", "window_seconds"}),
     )
 
 
 def _say_storm(case: Case) -> Said:
-    count = len(case.details)
+    used = frozenset({"storm", "incidents_count"})
+    count = len(case.details.keys() - used)
+    if case.details.get("storm") == "ended":
+        return Said(
+            tag="storm",
+            headline=f"over; see how each of {count_of(count, 'failure')} stands",
+            lead=f"The storm on {case.host} is over. hostmend speaks of each failure by itself "
+            "again. This is how they stand.",
+            commands=(("hostmend incidents", "how they stand now"),),
+            severity=Status.WARNING,
+            used=used,
+            rest="Failures",
+        )
     return Said(
         tag="storm",
         headline=f"{count_of(count, 'failure')} at once, treated as one cause",
-        lead=f"{count_of(count, 'check')} on {case.host} began to fail together. hostmend treats "
-        "them as one cause: it repairs the one that the others stand on, and sends this one "
-        "message for all.",
+        lead=f"{count_of(count, 'failure')} on {case.host} began together. hostmend treats them as "
+        "one cause: it repairs the one that the others stand on, and sends this one message for "
+        "all.",
         commands=(("hostmend incidents", "how they stand now"),),
         severity=Status.CRITICAL,
+        used=used,
         rest="Failures",
     )
 

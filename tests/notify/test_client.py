@@ -100,16 +100,26 @@ async def test_what_was_said_before_the_sender_was_ended_still_counts(tmp_path, 
     ]
 
 
-async def test_what_the_sender_starts_ends_with_it(tmp_path, monkeypatch, send):
-    """A sender that starts a process and hangs, in place of the real one."""
+async def test_what_the_sender_starts_ends_with_it(tmp_path, monkeypatch):
+    """A stand-in for the sender starts a process, says a result and hangs."""
     marker = tmp_path / "pid"
+    line = '{"id": "n1", "ok": true, "retry": false, "error": ""}'
     stand_in = tmp_path / "python"
-    stand_in.write_text(f"#!/bin/sh\nsleep 300 &\necho $! >{marker}\nwait\n")
+    stand_in.write_text(f"#!/bin/sh\nsleep 300 &\necho $! >{marker}\necho '{line}'\nwait\n")
     stand_in.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stand_in))
-    [result] = await send(letter("n1", "json://127.0.0.1"), timeout=2)
-    assert result.retry
-    assert not is_running(int(marker.read_text()))
+
+    async def fail(result: DeliveryResult) -> None:
+        raise OSError("enough")
+
+    batch = [letter(id, "json://127.0.0.1") for id in ("n1", "n2")]
+    with pytest.raises(OSError, match="enough"):
+        await deliver(batch, timeout=60, on_result=fail)
+    started = int(marker.read_text())
+    # Killed with its group; the kernel needs a moment to take it away.
+    async with asyncio.timeout(60):
+        while is_running(started):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:

@@ -50,6 +50,8 @@ FAILING = Incident(
     state=State.OPEN,
     finding=BEFORE,
     looked=T,
+    seen=T,
+    look_ended=T,
     before=BEFORE,
     began=T,
     opened=T,
@@ -98,7 +100,7 @@ def notice(reason: Reason, incident: Incident | None = None, **details: str) -> 
         id="n17",
         route="ops",
         reason=reason,
-        created=T,
+        created=T + 62,
         expires=T + 1e6,
         incident=incident,
         details=details,
@@ -173,8 +175,16 @@ def unwrap(text: str) -> str:
     return " ".join(text.split())
 
 
-HELD = {"hold": "paused", "detail": "by alice: upgrade", "until": str(T + 3600)}
-APPROVAL = {"remedy": "restart-db", "risk": "medium", "until": str(T + 3600)}
+HELD = {"hold": "paused", "hold_detail": "by alice: upgrade"}
+APPROVAL = {
+    "remedy": "restart-db",
+    "risk": "medium",
+    "digest": "sha256:77",
+    "options": "unit=pg.service",
+    "hold": "approval",
+    "hold_detail": "medium risk",
+}
+STORM = {"7": "db: refused", "8": "/var: full", "9": "shop: down"}
 SLOW = replace(BEFORE, status=Status.WARNING, cause="slow", summary="0.9 s, and 0.5 s is allowed")
 DARK = replace(BEFORE, status=Status.UNKNOWN, cause="", summary="the look ran past 10 s")
 
@@ -192,7 +202,13 @@ CASES = {
         (Reason.OPENED, FAILING, [], {}),
         "[critical] nginx.service on web1 — failed: exit-code, status 1",
         Status.CRITICAL,
-        ["No repair is under way.", "hostmend incident explain 42"],
+        ["hostmend does not repair it now. It goes on looking.", "hostmend incident explain 42"],
+    ),
+    "a failure that is held from its beginning": (
+        (Reason.OPENED, FAILING, [], HELD),
+        "[critical] nginx.service on web1 — failed: exit-code, status 1",
+        Status.CRITICAL,
+        ["hostmend does not repair it now. Hold: paused (by alice: upgrade).", "hostmend resume "],
     ),
     "a warning": (
         (Reason.OPENED, replace(FAILING, finding=SLOW, before=SLOW), [], {}),
@@ -217,24 +233,26 @@ CASES = {
         "[approval] nginx.service on web1 — failed; restart-db waits for your word",
         Status.CRITICAL,
         ["hostmend would run restart-db and needs your approval.", "risk: medium",
+         "options: unit=pg.service", "digest: sha256:77",
          "hostmend incident approve 42 ", "hostmend incident reject 42 ",
-         "The question lapses at 2025-11-23 03:00:00 UTC."],
+         "Nothing is changed until you answer."],
     ),
     "a question without particulars": (
         (Reason.APPROVAL, FAILING, [], {}),
         "[approval] nginx.service on web1 — failed; a remedy waits for your word",
         Status.CRITICAL,
-        ["hostmend incident approve 42 ", "Nothing is changed until you answer.\n"],
+        ["hostmend incident approve 42 "],
     ),
     "an escalation after a repair that failed": (
         (Reason.ESCALATED,
          replace(FAILING, state=State.ESCALATED, why="no remedy is left", retry_at=T + 1800),
-         [FAILED], {}),
+         [FAILED], {"why": "no remedy is left", **HELD}),
         "[escalated] nginx.service on web1 — failed for 1 min 2 s, 1 repair did not help: "
         "you are needed",
         Status.CRITICAL,
         ["hostmend cannot mend it (no remedy is left). A human is needed", "failed after 0.1 s",
-         "tries its remedies again at 2025-11-23 02:30:00 UTC", "hostmend incident ack 42",
+         "tries its remedies again at 2025-11-23 02:30:00 UTC",
+         "No repair runs now. Hold: paused (by alice: upgrade).", "hostmend incident ack 42",
          "hostmend incident retry 42", "hostmend incident close 42"],
     ),
     "an escalation at once": (
@@ -248,14 +266,13 @@ CASES = {
         (Reason.HELD, FAILING, [], HELD),
         "[held] nginx.service on web1 — failed for 1 min 2 s, not repaired: paused",
         Status.CRITICAL,
-        ["Hold: paused (by alice: upgrade).", "may end by itself at 2025-11-23 03:00:00 UTC",
-         "hostmend resume ", "hostmend incident ack 42"],
+        ["Hold: paused (by alice: upgrade).", "hostmend resume ", "hostmend incident ack 42"],
     ),
     "a hold that nobody named": (
         (Reason.HELD, FAILING, [], {}),
         "[held] nginx.service on web1 — failed for 1 min 2 s, not repaired: held",
         Status.CRITICAL,
-        ["The hold ends when its reason is gone.", "hostmend incident explain 42"],
+        ["Hold: not known.", "hostmend incident explain 42"],
     ),
     "a repair at the second attempt": (
         (Reason.HEALED, OVER, [PROVED, FAILED], {}),
@@ -276,7 +293,8 @@ CASES = {
         [],
     ),
     "a failure that went away": (
-        (Reason.ENDED, replace(OVER, resolved_by=ResolvedBy.ITSELF), [], {}),
+        (Reason.ENDED, replace(OVER, resolved_by=ResolvedBy.ITSELF), [],
+         {"why": "it stayed well for 1 min"}),
         "[ended] nginx.service on web1 — failed for 1.2 s, works again by itself",
         Status.OK,
         ["works again by itself (it stayed well for 1 min)", "hostmend repaired nothing."],
@@ -294,16 +312,22 @@ CASES = {
         [],
     ),
     "a failure that comes again and again": (
-        (Reason.RECURRING, OVER, [PROVED], {"times": "3", "window": "24 h"}),
-        "[recurring] nginx.service on web1 — failed again and again, repaired 3 times in 24 h",
+        (Reason.RECURRING, OVER, [PROVED], {"repairs_count": "3", "window_seconds": "86400"}),
+        "[recurring] nginx.service on web1 — failed again and again, repaired 3 times in 1 d",
         Status.WARNING,
         ["The repairs work and do not last", "hostmend incident report 42"],
     ),
     "a storm": (
-        (Reason.STORM, None, [], {"7": "db: refused", "8": "/var: full", "9": "shop: down"}),
+        (Reason.STORM, None, [], {"storm": "began", "incidents_count": "3", **STORM}),
         "[storm] web1 — 3 failures at once, treated as one cause",
         Status.CRITICAL,
         ["Failures\n  7: db: refused\n  8: /var: full\n  9: shop: down\n", "hostmend incidents"],
+    ),
+    "the end of a storm": (
+        (Reason.STORM, None, [], {"storm": "ended", "incidents_count": "3", **STORM}),
+        "[storm] web1 — over; see how each of 3 failures stands",
+        Status.WARNING,
+        ["The storm on web1 is over.", "9: shop: down"],
     ),
     "the agent itself": (
         (Reason.AGENT, None, [],
@@ -339,6 +363,13 @@ def test_a_first_line_says_it_all(name):
         assert "More: hostmend incident show 42\n" in message.body
     assert message.body.endswith("\n-- \nhostmend on web1, message 5f1c.n17\n")
     assert all(len(line) <= 100 for line in message.body.splitlines())
+
+
+def test_a_message_that_goes_out_late_says_so_and_keeps_to_its_time():
+    late = compose(notice(Reason.HELD, FAILING, **HELD), host="web1", origin="5f1c", now=T + 7262)
+    assert late.title == write(Reason.HELD, FAILING, **HELD).title
+    assert "written at 2025-11-23 02:01:02 UTC and could not be sent for 2 h." in unwrap(late.body)
+    assert "could not be sent" not in write(Reason.HELD, FAILING, **HELD).body
 
 
 def test_every_reason_has_words():
@@ -422,7 +453,10 @@ TEXT = st.text(max_size=300)
 @given(
     reason=st.sampled_from(list(Reason)),
     texts=st.lists(TEXT, min_size=8, max_size=8),
-    details=st.dictionaries(st.sampled_from(["hold", "until", "remedy", "x"]), TEXT),
+    details=st.dictionaries(
+        st.sampled_from(["hold", "hold_detail", "window_seconds", "remedy", "why", "storm", "x"]),
+        TEXT,
+    ),
 )
 def test_no_text_can_make_a_message_fail(reason, texts, details):
     finding = replace(BEFORE, cause=texts[0], summary=texts[1], facts={texts[2]: texts[3]})
