@@ -294,11 +294,16 @@ class _Builder:
 
     def _mapping(self, trail: Trail, depth: int) -> Mapping[str, Node]:
         own: dict[str, Node] = {}
-        merged: dict[str, Node] = {}
+        merged: Mapping[str, Node] | None = None
         while not isinstance(event := next(self._events), MappingEndEvent):
             if isinstance(event, ScalarEvent) and event.value == "<<" and event.implicit[0]:
-                # An earlier merge wins over a later one (https://yaml.org/type/merge.html).
-                merged = {**self._merge(next(self._events), trail, depth), **merged}
+                if merged is not None:
+                    raise self._error(
+                        event,
+                        "cannot have this key twice: merge a list, `<<: [*a, *b]`",
+                        (*trail, "<<"),
+                    )
+                merged = self._merge(next(self._events), trail, depth)
                 continue
             key = self._key(event, trail)
             node = self._node(next(self._events), (*trail, key), depth + 1)
@@ -309,7 +314,7 @@ class _Builder:
                     (*trail, key),
                 )
             own[key] = replace(node, line=event.start_mark.line + 1)
-        return {**merged, **own}
+        return {**(merged or {}), **own}
 
     def _merge(self, event: Any, trail: Trail, depth: int) -> Mapping[str, Node]:
         node = self._node(event, (*trail, "<<"), depth + 1)
@@ -320,6 +325,7 @@ class _Builder:
                 raise self._error(
                     event, "cannot merge it: a merge key takes mappings", (*trail, "<<")
                 )
+            # An earlier one wins over a later one (https://yaml.org/type/merge.html).
             keys = {**source.mapping, **keys}
         return keys
 

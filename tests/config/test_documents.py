@@ -75,7 +75,7 @@ def test_keys_of_a_mapping_win_over_merged_ones_and_earlier_merges_over_later() 
 
 def test_aliases_that_multiply_end_before_the_memory_does() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
-    for level in range(1, 12):
+    for level in range(1, 6):
         lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
     with pytest.raises(ConfigError, match=f"more than {MAX_VALUES} values") as caught:
         read("\n".join(lines))

@@ -169,6 +169,7 @@ BEYOND_A_SCHEMA = {
     "retries-contradict",
     "unknown-cause",
     "unknown-dependency",
+    "version-as-fraction",
 }
 
 
