@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from agent.errors import Conflict, HostmendError, Invalid, NotFound, Unavailable
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 import httpx  # noqa: E402
 
+_CONNECT_SECONDS = 5.0
 _ERRORS: Mapping[int, type[HostmendError]] = {
     400: Invalid,
     404: NotFound,
@@ -39,14 +41,17 @@ class Client:
         """`timeout` is the longest wait for any part of an answer, in seconds."""
         self._path = socket_path
         self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=os.fspath(socket_path)),
+            # Nothing is encrypted here, and making a TLS context takes longer than asking.
+            transport=httpx.HTTPTransport(uds=os.fspath(socket_path), verify=False),
             base_url="http://hostmend",
-            timeout=httpx.Timeout(timeout, connect=5.0),
+            timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
             # Proxies of the environment are for other hosts.
             trust_env=False,
         )
 
     def __enter__(self) -> Self:
+        """Raises Unreachable when no agent answers."""
+        self._knock()
         return self
 
     def __exit__(
@@ -86,7 +91,7 @@ class Client:
         try:
             answer = self._http.request(method, path, **parts)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise Unreachable(self._say_unreachable(error)) from error
+            raise Unreachable(self._say_unreachable()) from error
         except httpx.TimeoutException as error:
             raise Unreachable(
                 f"cannot reach the agent at {self._path}: it did not answer in time"
@@ -99,14 +104,22 @@ class Client:
             return answer.json()
         raise _read_problem(answer)
 
-    def _say_unreachable(self, error: Exception) -> str:
-        if self._path.exists() and not os.access(self._path, os.R_OK | os.W_OK):
-            return (
+    def _knock(self) -> None:
+        """Connects once by itself: this knows why it cannot, and httpcore leaves the socket of a
+        connection that failed open."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(_CONNECT_SECONDS)
+                probe.connect(os.fspath(self._path))
+        except PermissionError as error:
+            raise Unreachable(
                 f"cannot reach the agent at {self._path}: permission denied; "
-                "use root, or a user of the socket's group"
-            )
-        if "Permission denied" in str(error):
-            return f"cannot reach the agent at {self._path}: permission denied; use root"
+                "use root, or a user whom the socket's group has"
+            ) from error
+        except OSError as error:
+            raise Unreachable(self._say_unreachable()) from error
+
+    def _say_unreachable(self) -> str:
         return (
             f"cannot reach the agent at {self._path}: is it running? start it with `hostmend run`"
         )

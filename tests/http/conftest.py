@@ -1,29 +1,11 @@
-"""A real server on real sockets in front of the agent in memory."""
-
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 from fake_agent import FakeAgent, make_busy_agent
-from fake_server import Places
-
-from api.server import Listening, serve
-
-
-@dataclass(frozen=True)
-class Web:
-    """A server, what it stands for, and a client on each way in."""
-
-    agent: FakeAgent
-    path: Path
-    unix: httpx.AsyncClient
-    tcp: httpx.AsyncClient
+from serving import Web, serve_web
 
 
 @pytest.fixture
@@ -33,30 +15,5 @@ def agent() -> FakeAgent:
 
 @pytest.fixture
 async def web(tmp_path: Path, agent: FakeAgent) -> AsyncIterator[Web]:
-    path = tmp_path / "hostmend.sock"
-    answering: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
-
-    async def drain() -> None:
-        pass
-
-    serving = asyncio.create_task(
-        serve(agent, Places(path), ready=answering.set_result, drain=drain)
-    )
-    await asyncio.wait((serving, answering), return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
-        serving.result()
-    listening = answering.result()
-    assert listening.http is not None
-    async with (
-        httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(path), verify=False),
-            base_url="http://hostmend",
-        ) as unix,
-        httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{listening.http[1]}", trust_env=False, verify=False
-        ) as tcp,
-    ):
-        yield Web(agent, path, unix, tcp)
-    serving.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
+    async with serve_web(tmp_path / "hostmend.sock", agent) as web:
+        yield web

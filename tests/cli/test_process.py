@@ -1,0 +1,83 @@
+"""The real command in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: Only against hanging.
+LONG = 60.0
+COMMAND = (sys.executable, "-m", "api.cli")
+
+
+@pytest.fixture
+def environment(places: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "80"}
+
+
+async def test_a_terminal_gets_colours_and_the_same_words(agent, environment) -> None:
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, "status", env=environment, stdout=theirs
+    )
+    os.close(theirs)
+    async with asyncio.timeout(LONG):
+        assert await process.wait() == 0
+        out = (await asyncio.to_thread(os.read, ours, 65536)).decode()
+    os.close(ours)
+    assert "\x1b[1;31mweb1: critical" in out
+    assert "held, approval" in out
+
+
+async def test_a_reader_that_has_had_enough_is_no_error(agent, environment) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, "incidents", "--json", env=environment, stdout=writing, stderr=-1
+    )
+    os.close(writing)
+    async with asyncio.timeout(LONG):
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"")
+
+
+async def test_ctrl_c_ends_the_following_and_not_the_run(agent, environment) -> None:
+    agent.hold_runs = True
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("remedy", "run", "restart-service", "-o", "unit=x.service"),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(LONG):
+        await process.stdout.readline()
+        assert b"Restart the unit" in await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert b"run r2 goes on" in err
+    assert b"Traceback" not in err
+    assert agent.run_list["r2"].alive
+
+
+async def test_commands_load_neither_server_nor_configuration(agent, environment) -> None:
+    heavy = "fastapi uvicorn ruamel.yaml ansible_runner apprise agent.config rich pygments"
+    code = (
+        "import sys; from api.cli.main import run_command; run_command(['status']); "
+        f"print([name for name in {heavy.split()!r} if name in sys.modules])"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(LONG):
+        out, _ = await process.communicate()
+    assert out.decode().splitlines()[-1] == "[]"
