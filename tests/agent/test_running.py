@@ -1,0 +1,262 @@
+"""A whole agent on this machine, with the demo's check: real look, real playbook, real sender."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from agent_contract import AgentContract, Scene
+
+from agent.bootstrap import look_once, open_agent
+from agent.checks.demo import MARK
+from agent.core.model import State
+from agent.errors import ConfigError, Invalid, NotFound, StoreError
+from agent.host.page import PageServer
+from agent.running import RunningAgent
+from agent.settings import Settings
+
+LIMIT = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+@dataclass(kw_only=True)
+class Place:
+    """A page, its server, and where an agent that watches it keeps its things."""
+
+    home: Path
+    port: int
+    letters: list[bytes] = field(default_factory=list)
+
+    @property
+    def page(self) -> Path:
+        return self.home / "index.html"
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(
+            config=self.home / "hostmend.yml",
+            state_dir=self.home / "state",
+            runtime_dir=self.home / "run",
+            listen=("127.0.0.1", 0),
+        )
+
+    def configure(self, check: str = "", more: str = "") -> None:
+        self.settings.config.write_text(
+            f"version: 1\n"
+            f"checks:\n"
+            f"  page: {{type: demo, page: {self.page}, port: {self.port}, every: 500ms,\n"
+            f"    confirm: 1 of 1, stable_for: 500ms{check}}}\n"
+            f"routes:\n"
+            f"  box: {{url: 'json://127.0.0.1:{self.port}/', "
+            f"reasons: [opened, escalated, held, healed, ended]}}\n"
+            f"{more}"
+        )
+
+    def break_page(self) -> None:
+        self.page.write_text("half a pa")
+
+    def mend_page(self) -> None:
+        self.page.write_text(f"<p>whole</p>\n{MARK}\n")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(home=tmp_path, port=free_port())
+
+
+@contextlib.asynccontextmanager
+async def started(place: Place) -> AsyncIterator[RunningAgent]:
+    place.mend_page()
+    server = PageServer(place.port, place.page, place.letters.append)
+    try:
+        async with open_agent(place.settings) as agent:
+            yield agent
+    finally:
+        server.close()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not what():  # noqa: ASYNC110 - the world outside has no event to wait for
+            await asyncio.sleep(0.05)
+
+
+async def wait_for_state(agent: RunningAgent, state: State) -> str:
+    async with asyncio.timeout(LIMIT):
+        async for event in agent.events(after=0):
+            if event.kind == "incident" and event.data["new"] == state:
+                return str(event.data["incident"])
+    raise AssertionError("the feed ended")
+
+
+class TestRunningAgent(AgentContract):
+    """The real agent keeps to what the API expects."""
+
+    @pytest.fixture
+    async def scene(self, place: Place) -> AsyncIterator[Scene]:
+        place.configure()
+        async with started(place) as agent:
+            await agent.look("page")
+            place.break_page()
+            ended = await wait_for_state(agent, State.RESOLVED)
+            place.configure(check=", ladder: []")
+            await agent.reload(by="tester")
+            place.break_page()
+            live = await wait_for_state(agent, State.ESCALATED)
+            runs = await agent.runs()
+            yield Scene(
+                agent=agent,
+                check="page",
+                live=live,
+                ended=ended,
+                run=runs.items[0].id,
+                remedy="restore-demo-page",
+                options={"page": str(place.page)},
+            )
+
+
+async def test_a_broken_page_is_restored_proved_and_told(place: Place) -> None:
+    place.configure()
+    async with started(place) as agent:
+        await agent.look("page")
+        place.break_page()
+        incident_id = await wait_for_state(agent, State.RESOLVED)
+        assert MARK in place.page.read_text()
+        story = await agent.incident(incident_id)
+        assert story.incident.resolved_by == "run"
+        assert story.downtime > 0
+        assert [run.outcome for run in story.runs] == ["ok"]
+        assert story.runs[0].proved
+        assert {item.when for item in story.evidence} == {"before", "after"}
+        assert any("half a pa" in item.evidence.text for item in story.evidence)
+        tasks = [e for e in await agent.run_events(story.runs[0].id) if e["event"] == "task"]
+        assert [task["status"] for task in tasks] == ["changed"]
+        await until(lambda: len(place.letters) == 1)
+        assert b"[healed]" in place.letters[0]
+
+
+async def test_an_unusable_configuration_at_a_reload_leaves_the_old_one_at_work(
+    place: Place,
+) -> None:
+    place.configure()
+    async with started(place) as agent:
+        await agent.look("page")
+        place.configure(check=", everry: 2s")
+        with pytest.raises(Invalid, match=r"hostmend\.yml:4: checks\.page\.everry"):
+            await agent.reload(by="tester")
+        assert "everry" in " ".join(agent.status().problems)
+        place.break_page()
+        await wait_for_state(agent, State.RESOLVED)
+        place.configure()
+        assert agent.status().problems
+        await agent.reload(by="tester")
+        assert not agent.status().problems
+
+
+async def test_a_check_that_a_reload_removes_takes_its_incident_with_it(place: Place) -> None:
+    place.configure(check=", ladder: []")
+    async with started(place) as agent:
+        await agent.look("page")
+        place.break_page()
+        incident_id = await wait_for_state(agent, State.ESCALATED)
+        place.settings.config.write_text("version: 1\n")
+        await agent.reload(by="tester")
+        assert (await agent.incident(incident_id)).incident.state is State.GONE
+        assert agent.checks() == ()
+
+
+async def test_an_agent_cannot_start_on_an_unusable_configuration(place: Place) -> None:
+    place.configure(check=", ladder: [{remedy: pray}]")
+    with pytest.raises(ConfigError, match="there is no remedy `pray`"):
+        async with started(place):
+            pass
+
+
+async def test_a_second_agent_on_the_same_state_is_refused(place: Place) -> None:
+    place.configure()
+    async with started(place):
+        with pytest.raises(StoreError, match="another agent uses it"):
+            async with open_agent(place.settings):
+                pass
+
+
+async def test_what_an_agent_left_open_is_there_for_the_next(place: Place) -> None:
+    place.configure(check=", ladder: []")
+    async with started(place) as agent:
+        place.break_page()
+        await agent.look("page")
+        incident_id = await wait_for_state(agent, State.ESCALATED)
+    place.configure(check=", ladder: []")
+    server = PageServer(place.port, place.page, place.letters.append)
+    try:
+        async with open_agent(place.settings) as agent:
+            assert [i.id for i in agent.status().incidents] == [incident_id]
+            place.mend_page()
+            await wait_for_state(agent, State.RESOLVED)
+            story = await agent.incident(incident_id)
+            assert story.incident.resolved_by == "itself"
+    finally:
+        server.close()
+
+
+async def test_a_preview_shows_the_difference_and_changes_nothing(place: Place) -> None:
+    place.configure(check=", ladder: []")
+    async with started(place) as agent:
+        place.break_page()
+        options = {"page": str(place.page)}
+        run = await agent.run_remedy("restore-demo-page", options, preview=True, by="tester")
+        async with asyncio.timeout(LIMIT):
+            async for event in agent.events(after=0):
+                if event.kind == "run" and event.data["state"] == "ended":
+                    break
+        assert (await agent.run(run.id)).outcome == "ok"
+        assert place.page.read_text() == "half a pa"
+        (task,) = [e for e in await agent.run_events(run.id) if e["event"] == "task"]
+        assert "half a pa" in str(task["diff"])
+        assert MARK in str(task["diff"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "option page: it is required"),
+        ({"page": "/etc/passwd"}, "is not named by the configuration"),
+        ({"page": "relative"}, "option page"),
+        ({"pages": "x"}, "it has no option pages"),
+    ],
+)
+async def test_wrong_options_are_refused_and_nothing_is_run(
+    place: Place, options: dict[str, str], said: str
+) -> None:
+    place.configure()
+    async with started(place) as agent:
+        with pytest.raises(Invalid, match=said):
+            await agent.run_remedy("restore-demo-page", options, preview=False, by="tester")
+        assert (await agent.runs()).items == ()
+
+
+async def test_one_look_needs_no_agent(place: Place) -> None:
+    place.configure()
+    server = PageServer(place.port, place.page)
+    try:
+        place.break_page()
+        (seen,) = await look_once(place.settings, ())
+        assert (seen.name, seen.status) == ("page", "critical")
+        place.mend_page()
+        (seen,) = await look_once(place.settings, ("page",))
+        assert seen.status == "ok"
+        with pytest.raises(NotFound, match="configured are page"):
+            await look_once(place.settings, ("nothing",))
+    finally:
+        server.close()
+    assert not place.settings.state_dir.exists()
