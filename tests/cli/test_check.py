@@ -13,7 +13,7 @@ from fake_agent import make_busy_agent, make_finding
 
 from agent.agent import CheckStatus
 from agent.core.model import Status
-from agent.errors import ConfigError, NotFound
+from agent.errors import ConfigError, NotFound, Unavailable
 from agent.settings import Settings
 
 
@@ -88,24 +88,26 @@ async def test_wrong_usage_of_check_is_unknown_and_not_critical(hostmend) -> Non
     assert (await hostmend("check", "--nothing")).code == 3
 
 
-async def test_run_hands_over_to_the_agent(bootstrap, hostmend, places) -> None:
-    seen = []
-
-    async def run_agent(settings: Settings) -> None:
-        seen.append(settings.socket_path)
-
-    bootstrap.run_agent = run_agent
-    assert (await hostmend("run")).code == 0
-    assert seen == [places / "hostmend.sock"]
-
-
 async def test_an_agent_that_cannot_start_says_why(bootstrap, hostmend) -> None:
-    async def run_agent(_settings: Settings) -> None:
+    def open_agent(_settings: Settings) -> Any:
+        raise Unavailable("cannot open the state: another agent has it")
+
+    bootstrap.open_agent = open_agent
+    result = await hostmend("run")
+    assert result.code == 1
+    assert result.err.endswith("hostmend: cannot open the state: another agent has it\n")
+
+
+async def test_an_agent_whose_configuration_cannot_be_used_is_told_apart(
+    bootstrap, hostmend
+) -> None:
+    def open_agent(_settings: Settings) -> Any:
         raise ConfigError("no such key", file="a.yml", line=1)
 
-    bootstrap.run_agent = run_agent
+    bootstrap.open_agent = open_agent
     result = await hostmend("run")
-    assert (result.code, result.err) == (1, "hostmend: a.yml:1: no such key\n")
+    assert result.code == 2
+    assert result.err.endswith("hostmend: a.yml:1: no such key\n")
 
 
 async def test_config_is_mounted_with_its_own_exit_codes(bootstrap, hostmend, places) -> None:

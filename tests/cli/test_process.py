@@ -81,3 +81,33 @@ async def test_commands_load_neither_server_nor_configuration(agent, environment
     async with asyncio.timeout(LONG):
         out, _ = await process.communicate()
     assert out.decode().splitlines()[-1] == "[]"
+
+
+async def test_an_agent_runs_answers_and_stops(places, environment) -> None:
+    environment["HOSTMEND_LISTEN"] = "127.0.0.1:0"
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "run",
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(LONG):
+            while not (await process.stdout.readline()).startswith(b"socket: "):
+                assert process.returncode is None
+            asking = await asyncio.create_subprocess_exec(
+                *COMMAND, "status", env=environment, stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await asking.communicate()
+            assert asking.returncode == 0
+            assert str(places / "hostmend.yml") in out.decode()
+            process.send_signal(signal.SIGTERM)
+            await process.communicate()
+        assert process.returncode == 0
+        assert not (places / "hostmend.sock").exists()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
