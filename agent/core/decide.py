@@ -51,7 +51,6 @@ from agent.core.model import (
     RunEnded,
     RunStarted,
     RunState,
-    Seconds,
     State,
     Status,
     Step,
@@ -100,13 +99,13 @@ def decide(host: Host, event: Event, policy: Policy, now: Instant) -> Decision:
             _take_order(desk, event)
         case Reconfigured() | Tick():
             pass
-    _forget_what_is_over(desk)
     _drop_what_is_not_configured(desk)
     before = None
     while before != desk.host:
         # What one part decides may matter to a part before it. A second decide right after must
         # find nothing left to do, so it is done now.
         before = desk.host
+        _forget_what_is_over(desk)
         _let_time_pass(desk)
         _watch_for_storm(desk)
         _plan(desk)
@@ -438,16 +437,19 @@ def _run_by_hand(desk: _Desk, order: Ordered) -> None:
 # What time does
 
 
-def _longest_window(policy: Policy) -> Seconds:
-    return max(policy.attempts_window, policy.recurring_window, policy.budget_window)
+def _when_to_forget(run: Run, policy: Policy) -> Instant:
+    """When no rule counts a run any more."""
+    window = max(policy.attempts_window, policy.recurring_window, policy.budget_window)
+    return (run.planned if run.ended is None else run.ended) + window
 
 
 def _forget_what_is_over(desk: _Desk) -> None:
     """Drops what no rule counts any more."""
     host, now, policy = desk.host, desk.now, desk.policy
-    window = _longest_window(policy)
     needed = {incident.run for incident in host.incidents}
-    runs = tuple(r for r in host.runs if r.alive or r.id in needed or now < r.planned + window)
+    runs = tuple(
+        r for r in host.runs if r.alive or r.id in needed or now < _when_to_forget(r, policy)
+    )
     silences = tuple(s for s in host.silences if now < s.ends)
     paused = host.paused
     if paused is not None and paused.until is not None and now >= paused.until:
@@ -769,7 +771,7 @@ def _deadlines_of_host(desk: _Desk) -> list[Instant]:
         due.append(host.transition_seen + policy.transition_for)
     if host.storm is not None:
         due += [host.storm.since + policy.group_wait, host.storm.since + policy.inhibit_for]
-    due += [run.planned + _longest_window(policy) for run in host.runs]
+    due += [_when_to_forget(run, policy) for run in host.runs]
     waiting = any(i.state in (State.OPEN, State.ESCALATED) for i in host.incidents)
     if waiting:
         windows = (policy.budget_window, policy.attempts_window)
