@@ -175,20 +175,31 @@ def end_tree(
     *,
     mark: tuple[str, str] | None = None,
     own: frozenset[int] = frozenset(),
+    strays_since: int | None = None,
     within: float = 10.0,
 ) -> list[Process]:
     """From outside: end these processes, all that descends from them, and all that carry the mark.
 
     The caller should be their subreaper. `own` are children of the caller that somebody else
     waits for; every other one that becomes the caller's child is reaped here, by its number.
+    With `strays_since` (clock ticks after boot) also what the caller has adopted and what began
+    after that: a child in a session that is neither the caller's nor the child's own was never
+    started by the caller.
     """
     known = {(process.pid, process.started) for process in roots}
-    caller = os.getpid()
+    caller, session = os.getpid(), os.getsid(0)
 
     def choose(table: Mapping[int, Process]) -> list[Process]:
         if mark:
             known.update((process.pid, process.started) for process in find_marked(*mark))
-        for process in list(table.values()):
+        for process in table.values():
+            if (
+                strays_since is not None
+                and process.parent == caller
+                and process.session not in (session, process.pid)
+                and process.started >= strays_since
+            ):
+                known.add((process.pid, process.started))
             if (process.pid, process.started) in known:
                 known.update((d.pid, d.started) for d in find_descendants(process.pid, table))
         return [

@@ -57,6 +57,7 @@ from agent.remedies.protocol import (
     scratch_of,
     write_request,
 )
+from agent.remedies.text import strip_controls
 
 __all__ = [
     "JobRequest", "JobResult", "Spare", "attach", "discard", "prepare_runtime", "run_job",
@@ -130,6 +131,7 @@ class Spare:
             with suppress(TimeoutError):
                 await asyncio.wait_for(job.exited.wait(), GRACE)
             await _clear(job)
+            job.close()
 
 
 async def run_job(
@@ -142,10 +144,10 @@ async def run_job(
     grace: Seconds = GRACE,
 ) -> JobResult:
     """Carry out one run; see the module. Raises Invalid for a run id that is no file name."""
-    place_of(request.runtime_dir, request.run_id)
-    job = spare.take(request.runtime_dir) if spare else None
+    place = place_of(request.runtime_dir, request.run_id)
+    spared = spare.take(request.runtime_dir) if spare else None
     try:
-        job = job or JobProcess.start(request.runtime_dir)
+        job = spared or JobProcess.start(request.runtime_dir)
     except OSError as error:
         return JobResult(
             run_id=request.run_id,
@@ -174,9 +176,12 @@ async def run_job(
     if late:
         return await _finish_from_outside(job, tale, late, grace)
     await _finish(job, tale, grace)
+    if spared and tale.untold and not place.path.exists():
+        # It had died while it waited, and never made the run its own.
+        return await run_job(request, on_event=on_event, cancel=cancel, clock=clock, grace=grace)
     if tale.ended is None and data:
         await _wait_for_runner(job, tale, cancel)
-    return tale.tell(request.runtime_dir, job.last_words())
+    return tale.tell(request.runtime_dir, strip_controls(job.last_words))
 
 
 async def attach(
@@ -252,6 +257,11 @@ class _Tale:
         self._count = 0
         self.ended: Mapping[str, Any] | None = None
         self.started: Mapping[str, Any] = {}
+
+    @property
+    def untold(self) -> bool:
+        """Not a word was heard."""
+        return self._count == 0
 
     def hear(self, line: bytes) -> None:
         event = read_line(line)
@@ -339,15 +349,16 @@ async def _finish(job: JobProcess, tale: _Tale, grace: Seconds) -> None:
     job.hang_up()
     with suppress(TimeoutError):
         await asyncio.wait_for(job.exited.wait(), grace)
-    if tale.ended is None or not job.exited.is_set():
-        await _clear(job, spare_runner=tale.started.get("changes") == Changes.DATA)
+    goes_on = job.exited.is_set() and tale.started.get("changes") == Changes.DATA
+    if not job.exited.is_set() or (tale.ended is None and not goes_on):
+        await _clear(job, tale)
     job.close()
 
 
 async def _finish_from_outside(
     job: JobProcess, tale: _Tale, why: Outcome, grace: Seconds
 ) -> JobResult:
-    left = await _clear(job)
+    left = await _clear(job, tale)
     job.close()
     detail = (
         f"its job did not end by itself within {grace:g} s after "
@@ -359,12 +370,20 @@ async def _finish_from_outside(
     return tale.say(why, detail)
 
 
-async def _clear(job: JobProcess, *, spare_runner: bool = False) -> list[Process]:
-    """End what is left of a job, and its temporary files."""
-    if spare_runner and job.exited.is_set():
-        return []
-    own = frozenset({job.pid})
-    left = await asyncio.to_thread(end_tree, job.identify(), mark=(MARK, job.token), own=own)
+async def _clear(job: JobProcess, tale: _Tale | None = None) -> list[Process]:
+    """End what is left of a job, and remove its temporary files."""
+    roots = job.identify()
+    if tale and tale.started:
+        runner = read_process(int(tale.started["runner"]))
+        if runner and runner.started == tale.started["runner_started"]:
+            roots.append(runner)
+    left = await asyncio.to_thread(
+        end_tree,
+        roots,
+        mark=(MARK, job.token),
+        own=frozenset({job.pid}),
+        strays_since=job.started,
+    )
     shutil.rmtree(job.scratch, ignore_errors=True)
     return left
 
@@ -375,7 +394,7 @@ async def _wait_for_runner(job: JobProcess, tale: _Tale, cancel: asyncio.Event) 
     if isinstance(pid, int) and isinstance(started, int):
         while is_alive(pid, started) and not cancel.is_set():
             await _pause(cancel)
-    await _clear(job)
+    await _clear(job, tale)
 
 
 async def _outlast(identity: Mapping[str, Any], cancel: asyncio.Event, *, data: bool) -> None:

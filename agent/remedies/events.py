@@ -98,7 +98,7 @@ class EventReader:
         elif status == "ok" and changed:
             status = "changed"
         name = self._show(data.get("task") or "", 200)
-        message = self._show(_find_message(res), MAX_MESSAGE)
+        message = self._show(_find_message(res, status), MAX_MESSAGE)
         if status in ("failed", "unreachable"):
             self._failure = self._show(f"task {name!r} {status}: {message}", MAX_MESSAGE)
         event: dict[str, object] = {
@@ -143,13 +143,13 @@ class EventReader:
         return show(text, limit, self._secrets)
 
 
-def _find_message(res: Mapping[str, Any]) -> str:
+def _find_message(res: Mapping[str, Any], status: str) -> str:
     """The sentence that says most: of the task, or of the first loop item that failed."""
     message = res.get("msg") or res.get("censored") or res.get("skip_reason") or ""
     for item in res.get("results") or ():
         if isinstance(item, dict) and item.get("failed") and item.get("msg"):
             return f"{message}: {item['msg']}"
-    if res.get("failed") and res.get("stderr"):
+    if status == "failed" and res.get("stderr"):
         return f"{message}: {str(res['stderr']).strip()}"
     return message if isinstance(message, str) else json.dumps(message, default=str)
 

@@ -43,6 +43,8 @@ class JobProcess:
         self._pidfd: int | None = os.pidfd_open(process.pid)
         self._loop.add_reader(self._pidfd, self._note_exit)
         self._transport: asyncio.BaseTransport | None = None
+        #: The last line that it wrote to stderr, known once it is closed.
+        self.last_words = ""
 
     @staticmethod
     def start(runtime_dir: Path) -> JobProcess:
@@ -72,6 +74,11 @@ class JobProcess:
         now = read_process(self.pid)
         same = now and self._identity and now.started == self._identity.started
         return [now] if now and same and not self.exited.is_set() else []
+
+    @property
+    def started(self) -> int:
+        """When it was started, in clock ticks after boot."""
+        return self._identity.started if self._identity else 0
 
     async def write(self, data: bytes) -> None:
         """Write all of it; a job that is gone already is seen elsewhere."""
@@ -108,16 +115,6 @@ class JobProcess:
             while line := await reader.readline():
                 yield line
 
-    def last_words(self) -> str:
-        """The end of what it wrote to stderr."""
-        try:
-            size = self._errors.seek(0, os.SEEK_END)
-            self._errors.seek(max(0, size - _LAST_WORDS))
-            text = self._errors.read().decode(errors="replace").strip()
-        except (OSError, ValueError):
-            return ""
-        return text.splitlines()[-1] if text else ""
-
     def leave(self) -> None:
         """Let it go on without us."""
         self.hang_up()
@@ -137,6 +134,11 @@ class JobProcess:
         elif self._process.stdout:
             self._process.stdout.close()
         self._forget_pidfd()
+        with suppress(OSError), self._errors:
+            size = self._errors.seek(0, os.SEEK_END)
+            self._errors.seek(max(0, size - _LAST_WORDS))
+            lines = self._errors.read().decode(errors="replace").split("\n")
+            self.last_words = next((line for line in reversed(lines) if line.strip()), "")
 
     def _note_exit(self) -> None:
         self._process.wait()

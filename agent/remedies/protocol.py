@@ -102,7 +102,7 @@ def scratch_of(runtime_dir: Path, token: str) -> Path:
 
 
 def write_request(request: JobRequest) -> bytes:
-    return _REQUEST.dump_json(request) + b"\n"
+    return _REQUEST.dump_json(request, warnings=False) + b"\n"
 
 
 def read_request(line: bytes) -> JobRequest:

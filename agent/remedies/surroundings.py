@@ -67,6 +67,8 @@ def make_ansible_environment(scratch: Path, collections: Sequence[str] = ()) -> 
         "ANSIBLE_LOCALHOST_WARNING": "0",
         "ANSIBLE_DEPRECATION_WARNINGS": "0",
         "ANSIBLE_DUPLICATE_YAML_DICT_KEY": "error",
+        # ansible-runner's: a result with more characters loses everything, its return code too.
+        "MAX_EVENT_RES": "4000000",
         "HOSTMEND_PYTHON": sys.executable,
     }
     if collections:
