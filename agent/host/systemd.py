@@ -145,7 +145,8 @@ class Systemd:
                 self._get_all(name, _UNIT), self._get_all(name, kind_interface(name))
             )
             job = await self._read_job(*unit.get("Job", (0, "/")))
-            if changes == self._changes(name):
+            # A job without a type has ended since, and the state is older than that.
+            if changes == self._changes(name) and (job is None or job.type):
                 break
         state = read_state(name, unit, own, job, self._clock)
         if name in self._wanted:
