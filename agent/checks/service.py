@@ -103,9 +103,14 @@ def _rests(state: UnitState, triggers: tuple[str, ...]) -> str:
 
 def _needs_reason(state: UnitState, triggers: tuple[str, ...]) -> bool:
     """Whether the finding depends on who brought the unit down."""
-    if state.load_state in ("masked", "not-found", "error", "bad-setting") or state.job:
+    if state.load_state in ("masked", "not-found", "error", "bad-setting"):
         return False
-    return state.is_down and not _rests(state, triggers)
+    return state.is_down and not _comes_up(state) and not _rests(state, triggers)
+
+
+def _comes_up(state: UnitState) -> bool:
+    """Whether a start of a unit that is down is queued."""
+    return state.is_down and state.job is not None and state.job.type in _UP_SOON
 
 
 def judge(
@@ -131,7 +136,7 @@ def judge(
             return _failing(unit, state, Status.WARNING, "unloadable", summary)
         summary = f"{unit} cannot be started: its unit file is not usable{why}"
         return _failing(unit, state, Status.CRITICAL, "unloadable", summary)
-    if state.is_down and state.job is not None and state.job.type in _UP_SOON:
+    if _comes_up(state):
         return _in_transition(unit, state, "starting")
     match state.active_state:
         case "active":

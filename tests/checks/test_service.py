@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -272,6 +273,15 @@ CASES = [
         "starting",
     ),
     (
+        "a failed service whose stop is queued is judged by what is known of it",
+        replace(FAILED, job=Job(id=3, type="stop")),
+        OPERATOR,
+        "ok",
+        "",
+        True,
+        "",
+    ),
+    (
         "a masked service is intended",
         replace(DOWN, load_state="masked", unit_file_state="masked"),
         None,
@@ -399,6 +409,11 @@ async def test_without_systemd_the_finding_is_unknown_and_says_why() -> None:
     (finding,) = await look(options, machine)
     assert (finding.status, finding.cause) == (Status.UNKNOWN, "unavailable")
     assert finding.summary == "systemd is not PID 1 here: no"
+
+
+def test_the_page_on_services_names_every_cause() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "services.md").read_text()
+    assert [cause for cause in CAUSES if f"`{cause}`" not in page] == []
 
 
 @pytest.mark.parametrize(

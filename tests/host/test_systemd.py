@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -306,7 +307,7 @@ async def test_a_call_without_an_answer_ends_in_time_and_the_connection_is_made_
 
 
 async def test_a_bus_that_goes_away_raises_nothing_but_unavailable_and_comes_back(
-    systemd: Systemd, fake: FakeSystemd, bus: Bus
+    systemd: Systemd, fake: FakeSystemd, bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = Told()
     await systemd.watch([WEB], told)
@@ -323,6 +324,9 @@ async def test_a_bus_that_goes_away_raises_nothing_but_unavailable_and_comes_bac
     await told.more()
     assert (await systemd.unit(WEB)).active_state == "failed"
     await again.vanish()
+    await systemd.close()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_another_systemd_on_the_same_bus_is_subscribed_to_anew(

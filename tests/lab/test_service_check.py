@@ -23,6 +23,7 @@ from agent.checks import CHECKS
 from agent.checks.service import ServiceOptions, gather, look
 from agent.clock import Clock
 from agent.errors import Unavailable
+from agent.host.journal import read_told
 from agent.host.machine import open_machine
 from agent.host.transition import host_transition
 from agent.host.units import unit_path
@@ -629,5 +630,14 @@ def test_what_a_shutdown_stopped_was_not_stopped_by_an_operator_after_the_boot(
         stopped = host.run(["journalctl", "-b", "-1", "-u", "static", "-o", "cat"]).stdout
         assert "Stopped static.service" in stopped
         finding = look_once(host, "static.service")
+        # The monotonic clock of a real host begins anew, that of this one does not.
+        told = run(
+            host,
+            """
+            async def main(machine):
+                return len(await read_told(["static.service"], since_wall=0, since_monotonic=0))
+            """,
+        )
+    assert told == 0
     assert (finding["status"], finding["cause"]) == ("critical", "stopped")
     assert "not started since boot" in finding["summary"]
