@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -99,11 +100,21 @@ async def wait_for_state(agent: RunningAgent, state: State) -> str:
     raise AssertionError("the feed ended")
 
 
-class TestRunningAgent(AgentContract):
-    """The real agent keeps to what the API expects."""
+@dataclass(frozen=True, kw_only=True)
+class Lived:
+    """Where an agent went through a repair and then a failure that it was not to repair."""
 
-    @pytest.fixture
-    async def scene(self, place: Place) -> AsyncIterator[Scene]:
+    place: Place
+    ended: str
+    live: str
+    run: str
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    place = Place(home=tmp_path_factory.mktemp("lived"), port=free_port())
+
+    async def live() -> Lived:
         place.configure()
         async with started(place) as agent:
             await agent.look("page")
@@ -113,16 +124,36 @@ class TestRunningAgent(AgentContract):
             await agent.reload(by="tester")
             place.break_page()
             live = await wait_for_state(agent, State.ESCALATED)
-            runs = await agent.runs()
-            yield Scene(
-                agent=agent,
-                check="page",
-                live=live,
-                ended=ended,
-                run=runs.items[0].id,
-                remedy="restore-demo-page",
-                options={"page": str(place.page)},
-            )
+            run = (await agent.runs()).items[0].id
+        return Lived(place=place, ended=ended, live=live, run=run)
+
+    return asyncio.run(live())
+
+
+class TestRunningAgent(AgentContract):
+    """The real agent keeps to what the API expects."""
+
+    @pytest.fixture
+    async def scene(self, lived: Lived, tmp_path: Path) -> AsyncIterator[Scene]:
+        here = lived.place
+        settings = here.settings.model_copy(update={"state_dir": tmp_path / "state"})
+        shutil.copytree(here.settings.state_dir, settings.state_dir)
+        here.break_page()
+        server = PageServer(here.port, here.page)
+        try:
+            async with open_agent(settings) as agent:
+                await agent.look("page")
+                yield Scene(
+                    agent=agent,
+                    check="page",
+                    live=lived.live,
+                    ended=lived.ended,
+                    run=lived.run,
+                    remedy="restore-demo-page",
+                    options={"page": str(here.page)},
+                )
+        finally:
+            server.close()
 
 
 async def test_a_broken_page_is_restored_proved_and_told(place: Place) -> None:

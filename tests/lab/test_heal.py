@@ -171,3 +171,71 @@ def test_mail_that_cannot_be_delivered_at_first_arrives_later(running: LabAgent)
     assert notice["state"] == "delivered"
     assert notice["attempts"] >= 2
     assert len(running.mails()) == 1
+
+
+FLAKY = """\
+[Service]
+ExecStart=/bin/sleep 2
+"""
+
+FLAKY_CONFIGURATION = """\
+version: 1
+policy: {runs_per_hour: 20, retry_after: 5s}
+checks:
+  flaky:
+    type: service
+    unit: flaky.service
+    every: 1s
+    stable_for: 30s
+    cool_down: 500ms
+    attempts: 2
+routes:
+  ops:
+    url: "ROUTE"
+    reasons: [opened, approval, escalated, held, healed, ended, recurring]
+"""
+
+
+def test_what_dies_again_and_again_is_never_healed_but_escalated_once(agent: LabAgent) -> None:
+    lab = agent.lab
+    agent.install(FLAKY_CONFIGURATION.replace("ROUTE", MAIL_ROUTE))
+    lab.write("/etc/systemd/system/flaky.service", FLAKY)
+    lab.run(["systemctl", "daemon-reload"])
+    lab.run(["systemctl", "start", "flaky"])
+    agent.start_mail()
+    agent.start()
+    try:
+        incident = agent.wait(
+            lambda: next((i for i in agent.incidents() if i["state"] == "escalated"), None),
+            "the incident to be escalated",
+        )
+        assert len(agent.runs()) == 2
+        # Giving up is not for ever: it is tried again, slowly, and says nothing new.
+        agent.wait(lambda: len(agent.runs()) >= 3, "a slow try")
+        agent.wait(lambda: agent.incidents()[0]["state"] == "escalated", "it to fail as well")
+        assert [i["id"] for i in agent.incidents()] == [incident["id"]]
+        agent.wait(lambda: agent.mails(), "the mail")
+        assert [m["Subject"].split("]")[0] for m in agent.mails()] == ["[escalated"]
+        # What finally stays up is over.
+        lab.write("/etc/systemd/system/flaky.service", "[Service]\nExecStart=/bin/sleep 600\n")
+        lab.run(["systemctl", "daemon-reload"])
+        lab.run(["systemctl", "restart", "flaky"])
+        agent.wait(lambda: agent.incidents()[0]["state"] == "resolved", "the end", 120)
+    finally:
+        lab.run(["systemctl", "stop", "flaky"])
+        agent.forget()
+        agent.install(CONFIGURATION)
+
+
+def test_an_ordinary_user_can_run_the_demo(lab: Lab) -> None:
+    lab.run(["install", "-d", "-o", "daemon", "-m", "700", "/tmp/demo"])
+    done = lab.run(
+        [
+            "runuser", "-u", "daemon", "--",
+            "env", "HOME=/tmp/demo", "HOSTMEND_STATE_DIR=/tmp/demo/s",
+            "HOSTMEND_RUNTIME_DIR=/tmp/demo/r", "hostmend", "demo", "--once",
+        ],
+        timeout=120,
+    )  # fmt: skip
+    for word in ("LOOK", "INCIDENT", "RUN", "TASK", "PROOF", "NOTICE", "resolved by the run"):
+        assert word in done.stdout
