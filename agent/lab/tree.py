@@ -73,6 +73,12 @@ def runtime_requirements() -> tuple[str, ...]:
     return tuple(requirement for requirement in found if "extra ==" not in requirement)
 
 
+def pinned_versions() -> str:
+    """The checkout's constraints.txt, so that a host has what the gate was run with; or nothing."""
+    file = source_root() / "constraints.txt"
+    return file.read_text() if file.is_file() else ""
+
+
 def build(
     cache: Path | None = None,
     *,
@@ -90,7 +96,8 @@ def build(
     cache = cache or default_cache()
     wanted = sorted({*PACKAGES, *packages})
     python = sorted(runtime_requirements() if requirements is None else requirements)
-    key = _key(wanted, python)
+    pins = pinned_versions()
+    key = _key(wanted, python, pins)
     tree = cache / "trees" / key
     if tree.is_dir():
         return tree
@@ -109,16 +116,16 @@ def build(
         draft.mkdir()
         try:
             log = tree.parent / f"{key}.log"
-            _Builder(draft, log, lock.fileno(), progress).build(wanted, python)
+            _Builder(draft, log, lock.fileno(), progress).build(wanted, python, pins)
             draft.rename(tree)
         finally:
             remove_tree(draft)
     return tree
 
 
-def _key(packages: Sequence[str], requirements: Sequence[str]) -> str:
+def _key(packages: Sequence[str], requirements: Sequence[str], pins: str) -> str:
     """Names a tree by everything that defines it."""
-    lists = [RECIPE, RELEASE, platform.machine(), BASE, QUIET, packages, requirements]
+    lists = [RECIPE, RELEASE, platform.machine(), BASE, QUIET, packages, requirements, pins]
     return hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:16]
 
 
@@ -132,7 +139,7 @@ class _Builder:
         self._progress = progress
         self._begun = time.monotonic()
 
-    def build(self, packages: Sequence[str], requirements: Sequence[str]) -> None:
+    def build(self, packages: Sequence[str], requirements: Sequence[str], pins: str) -> None:
         self._log.write_text("")
         mirror = find_mirror()
         self._step("unpacking the base system (about half a minute)")
@@ -141,7 +148,7 @@ class _Builder:
             self._step(f"installing {' '.join(packages)}")
             self._install_packages(packages)
             self._step(f"installing {len(requirements)} Python requirements")
-            self._install_python(requirements)
+            self._install_python(requirements, pins)
         self._settle()
         self._step("the tree is complete")
 
@@ -170,12 +177,14 @@ class _Builder:
     def _enabled_units(self) -> set[str]:
         return {link.name for link in (self._tree / "etc/systemd/system").glob("*.wants/*")}
 
-    def _install_python(self, requirements: Sequence[str]) -> None:
+    def _install_python(self, requirements: Sequence[str], pins: str) -> None:
         python = f"/{VENV}/bin/python"
         self._inside(["/usr/bin/python3", "-m", "venv", f"/{VENV}"])
         if requirements:
+            constraints = self._write("opt/constraints.txt", pins)
             pip = [python, "-m", "pip", "install", "-q", "--no-cache-dir", "--no-compile"]
-            self._inside([*pip, *requirements])
+            self._inside([*pip, "-c", "/opt/constraints.txt", *requirements])
+            constraints.unlink()
         self._inside([python, "-m", "compileall", "-q", "-j", "0", f"/{VENV}/lib"])
 
     def _settle(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import agent.errors
 from agent.lab import Lab
 
 PYTHON = "/opt/hostmend/bin/python"
@@ -51,7 +52,7 @@ def test_a_service_killed_for_good_is_seen_as_failed(lab: Lab) -> None:
 def test_the_code_of_this_checkout_is_in_it(lab: Lab) -> None:
     lab.run([PYTHON, "-P", "-c", "import agent, api, ansible_runner, apprise, dbus_fast"])
     where = lab.run([PYTHON, "-P", "-c", "import agent; print(agent.__path__[0])"]).stdout.strip()
-    assert lab.read(f"{where}/errors.py") == Path("agent/errors.py").read_text()
+    assert lab.read(f"{where}/errors.py") == Path(agent.errors.__file__).read_text()
     lab.run(["test", "-x", "/usr/local/bin/hostmend"])
 
 
