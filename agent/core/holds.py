@@ -318,7 +318,7 @@ def _gates_of_step(
     if needs_approval(step, check, policy) and not has_approval(incident, chosen, now):
         yield Held(hold=Hold.APPROVAL, detail=f"{step.remedy} ({step.risk} risk) needs approval")
     if incident.state is State.ESCALATED and incident.retry_at is not None:
-        if now < incident.retry_at and not _is_new(incident, chosen, host, policy, now):
+        if now < incident.retry_at and not _is_new(incident, chosen, host):
             yield Held(hold=Hold.COOLING_DOWN, detail="a human is needed", until=incident.retry_at)
     elif incident.run_ended is not None and now < incident.run_ended + check.cool_down:
         until = incident.run_ended + check.cool_down
@@ -329,7 +329,7 @@ def _gates_of_step(
         yield Held(hold=Hold.BUSY, detail=busy)
 
 
-def _is_new(incident: Incident, chosen: NextStep, host: Host, policy: Policy, now: Instant) -> bool:
+def _is_new(incident: Incident, chosen: NextStep, host: Host) -> bool:
     """Whether this remedy came into the ladder after all others had been tried.
 
     Where a run asked for a human, or was cancelled by one, no other remedy goes ahead of them.
@@ -337,7 +337,10 @@ def _is_new(incident: Incident, chosen: NextStep, host: Host, policy: Policy, no
     last = next((run for run in host.runs if run.id == incident.run), None)
     if last is not None and last.outcome in (Outcome.NEEDS_HUMAN, Outcome.CANCELLED):
         return False
-    return count_attempts(incident, chosen.step, host, policy, now) == 0
+    return not any(
+        run.step == chosen.step.key and (run.check, run.subject) == incident.fingerprint
+        for run in host.runs
+    )
 
 
 def _gates_of_budget(host: Host, policy: Policy, now: Instant) -> Iterator[Held]:

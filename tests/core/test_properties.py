@@ -473,11 +473,13 @@ class World:
 
     # Time going on
 
-    def live(self, until: float, *, at_most: int) -> None:
+    def live(
+        self, until: float, *, at_most: int, regularly: bool = True, while_ill: bool = False
+    ) -> None:
         """Runs are carried out and checks are looked at, when asked for and when due."""
-        due = {name: self.now for name in sorted(self.policy.checks)}
+        due = dict.fromkeys(sorted(self.policy.checks) if regularly else (), self.now)
         start = self.sends
-        while self.now < until:
+        while self.now < until and (self.host.incidents or not while_ill):
             assert self.sends - start < at_most, "a busy loop"
             for run in [run for run in self.host.runs if run.alive]:
                 self.carry_out(run)
@@ -502,10 +504,43 @@ class World:
         self.send(RunEnded(run=run.id, outcome=self.outcome, ended=self.now))
 
 
-@given(policies(), st.lists(EVENTS, min_size=20, max_size=60))
-def test_whatever_happens_what_must_hold_holds(
-    policy: Policy, events: list[tuple[Any, ...]]
-) -> None:
+def tell(policy: Policy, events: list[tuple[Any, ...]]) -> World:
     world = World(policy)
     for event in events:
         world.do(event)
+    return world
+
+
+STORIES = st.lists(EVENTS, min_size=20, max_size=60)
+
+
+@given(policies(), STORIES)
+def test_what_must_hold_holds_whatever_happens(
+    policy: Policy, events: list[tuple[Any, ...]]
+) -> None:
+    tell(policy, events)
+
+
+@given(policies(), STORIES)
+def test_every_incident_ends_once_all_is_well(
+    policy: Policy, events: list[tuple[Any, ...]]
+) -> None:
+    world = tell(policy, events)
+    world.truth = {}
+    world.outcome, world.cures = Outcome.OK, True
+    world.live(world.now + 7200.0, at_most=6000, while_ill=True)
+    assert world.host.incidents == ()
+    assert world.last.look == frozenset()
+
+
+@given(policies(), STORIES)
+def test_nothing_spins_while_all_is_ill_for_ever(
+    policy: Policy, events: list[tuple[Any, ...]]
+) -> None:
+    world = tell(policy, events)
+    ill = (Finding(subject="a", status=Status.CRITICAL, cause="failed"),)
+    world.truth = dict.fromkeys(world.policy.checks, ill)
+    world.outcome, world.cures = Outcome.OK, False
+    world.live(world.now + 60.0, at_most=1000)
+    world.live(world.now + 900.0, at_most=1500, regularly=False)
+    world.live(world.now + 12 * 3600.0, at_most=2500, regularly=False)
