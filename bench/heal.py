@@ -80,9 +80,7 @@ class Contender:
 
 def measure(lab: Lab) -> float:
     """Seconds from the kill to the first 200."""
-    cgroup = lab.run(
-        ["systemctl", "show", "-p", "ControlGroup", "--value", "nginx"]
-    ).stdout.strip()
+    cgroup = lab.run(["systemctl", "show", "-p", "ControlGroup", "--value", "nginx"]).stdout.strip()
     found = lab.run(
         ["sh", "-c", f"ls -d /sys/fs/cgroup{cgroup} /sys/fs/cgroup/*{cgroup} 2>/dev/null"],
         check=False,
@@ -147,9 +145,7 @@ def main() -> None:
     print(f"{'':<26}{'median':>8}{'min':>8}{'max':>8}{'ratio':>8}")
     for name, taken in seconds.items():
         median = statistics.median(taken)
-        print(
-            f"{name:<26}{median:>8.3f}{min(taken):>8.3f}{max(taken):>8.3f}{median / base:>8.2f}"
-        )
+        print(f"{name:<26}{median:>8.3f}{min(taken):>8.3f}{max(taken):>8.3f}{median / base:>8.2f}")
 
 
 if __name__ == "__main__":
