@@ -75,6 +75,9 @@ async def read_log(
     invocation_id = invocation_id or await _find_invocation(unit)
     if not invocation_id:
         return ""
+    # What a process said last may still be on its way into the journal when its death is seen.
+    with contextlib.suppress(Unavailable):
+        await _read(["--sync"])
     matches = [f"_SYSTEMD_INVOCATION_ID={invocation_id}", "+", f"INVOCATION_ID={invocation_id}"]
     options = ["--no-hostname", "--output=short-iso", f"--lines={lines}"]
     text = await _read([*options, *matches])

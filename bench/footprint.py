@@ -1,0 +1,96 @@
+"""What hostmend costs while nothing happens: memory and processor of everything that runs.
+
+    python bench/footprint.py [--checks 50] [--seconds 60] [--warm]
+
+On a lab host (docs/lab.md, needs root): an agent with so many service checks, looked at every 10 s.
+Memory is PSS (proc_pid_smaps_rollup(5)), in which shared pages count in parts; processor time is
+that of the unit's whole cgroup, as a share of one core. Beside it, in the same run: the memory of a
+bare Python interpreter on that host, which nothing written in Python can be below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "lab")]
+
+from lab_agent import LabAgent  # noqa: E402
+
+from agent.lab import Lab  # noqa: E402
+
+#: Runs inside the host: PSS in bytes and processor time in seconds of some processes.
+COUNT = """
+import json, os, subprocess, sys
+def pss(pid):
+    for line in open(f'/proc/{pid}/smaps_rollup'):
+        if line.startswith('Pss:'):
+            return int(line.split()[1]) * 1024
+def cpu(pid):
+    words = open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()
+    return sum(map(int, words[11:15])) / os.sysconf('SC_CLK_TCK')
+def name(pid):
+    return open(f'/proc/{pid}/cmdline').read().replace(chr(0), ' ').strip()
+def tree(pid):
+    yield pid
+    for child in open(f'/proc/{pid}/task/{pid}/children').read().split():
+        yield from tree(int(child))
+main = int(subprocess.check_output(
+    ['systemctl', 'show', '-p', 'MainPID', '--value', 'hostmend'], text=True))
+print(json.dumps([[name(p), pss(p), cpu(p)] for p in tree(main)]))
+"""
+
+BARE = """
+import subprocess, sys
+child = subprocess.Popen(
+    ['/opt/hostmend/bin/python', '-c', 'print(1, flush=True); input()'],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+for line in open(f'/proc/{child.pid}/smaps_rollup'):
+    if line.startswith('Pss:'):
+        print(int(line.split()[1]) * 1024)
+child.stdin.close()
+child.wait()
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checks", type=int, default=50)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--warm", action="store_true")
+    given = parser.parse_args()
+    with Lab.boot() as lab:
+        agent = LabAgent(lab)
+        lab.write(
+            "/etc/systemd/system/idle@.service", "[Service]\nExecStart=/bin/sleep infinity\n"
+        )
+        checks = "".join(
+            f"  idle-{n}: {{type: service, unit: idle@{n}.service, every: 10s}}\n"
+            for n in range(given.checks)
+        )
+        agent.install(
+            f"version: 1\npolicy: {{warm: {str(given.warm).lower()}}}\nchecks:\n{checks}"
+        )
+        lab.run(["systemctl", "start", *(f"idle@{n}" for n in range(given.checks))])
+        agent.start()
+        lab.run(["sleep", "15"])
+        before = json.loads(lab.run(["python3", "-c", COUNT]).stdout)
+        lab.run(["sleep", str(given.seconds)], timeout=given.seconds + 30)
+        after = json.loads(lab.run(["python3", "-c", COUNT]).stdout)
+        bare = int(lab.run(["python3", "-c", BARE]).stdout)
+    memory = sum(pss for _, pss, _ in after)
+    spent = sum(cpu for _, _, cpu in after) - sum(cpu for _, _, cpu in before)
+    warm = ", warm" if given.warm else ""
+    print(f"idle with {given.checks} checks every 10 s{warm}, over {given.seconds} s")
+    for name, pss, _ in after:
+        print(f"  {pss / 1e6:>7.1f} MB PSS  {name}")
+    print(f"memory of everything   {memory / 1e6:.1f} MB PSS ({memory / bare:.1f} x a bare Python)")
+    print(f"processor              {100 * spent / given.seconds:.2f} % of a core")
+
+
+if __name__ == "__main__":
+    main()
