@@ -94,10 +94,12 @@ class Spare:
     """A job that has everything imported and waits for a request, replaced when it was used.
 
     It saves a run the start of two Python processes and their imports, and costs their memory.
+    `warm`: ansible-playbook is imported and waits as well, a third process, which saves much more.
     """
 
-    def __init__(self, runtime_dir: Path) -> None:
+    def __init__(self, runtime_dir: Path, *, warm: bool = False) -> None:
         self._runtime_dir = runtime_dir
+        self._warm = warm
         self._job: JobProcess | None = None
         self._closed = False
 
@@ -107,7 +109,7 @@ class Spare:
             return
         await self._drop()
         try:
-            self._job = JobProcess.start(self._runtime_dir)
+            self._job = JobProcess.start(self._runtime_dir, warm=self._warm)
         except OSError as error:
             _log.warning("cannot keep a job ready: %s", error)
 

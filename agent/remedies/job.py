@@ -1,8 +1,8 @@
 """The short-lived process that owns one run and everything it starts: the supervisor.
 
-Started by `agent.remedies.process` as `python -P -m agent.remedies.job SCRATCH`, it waits for one
-request on stdin, validates all of it again, has `agent.remedies.runner` carry it out, and ends
-everything that was started when the run ends, in whatever way that happens. See `protocol`.
+Started by `agent.remedies.process` as `python -P -m agent.remedies.job SCRATCH [warm]`, it waits
+for one request on stdin, validates all of it again, has `agent.remedies.runner` carry it out, and
+ends everything that was started when the run ends, in whatever way that happens. See `protocol`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     scratch = Path(sys.argv[1])
     make_scratch(scratch)
     runner = subprocess.Popen(
-        [sys.executable, "-P", "-m", "agent.remedies.runner", str(scratch)],
+        [sys.executable, "-P", "-m", "agent.remedies.runner", *sys.argv[1:]],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

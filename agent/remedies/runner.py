@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from agent.core.model import Changes, Outcome
 from agent.host.processes import become_subreaper, end_own_descendants
 from agent.remedies.events import EventReader
 from agent.remedies.protocol import judge, now, write_line, write_whole
-from agent.remedies.surroundings import make_ansible_environment
+from agent.remedies.surroundings import WARM_CLIENT, WARM_PLAYBOOK, make_ansible_environment
 
 #: Seconds between ansible-runner's looks at its child while that says nothing. Its default of 5
 #: would be the delay of every end.
@@ -73,6 +74,10 @@ class Work:
             path.write_text(json.dumps(value))
             path.chmod(0o600)
         arguments = ["-P", "-m", "ansible.cli.playbook", self.playbook]
+        warm = _warm_socket(self.scratch)
+        # Ansible reads its settings once: collections of the remedy's own come too late for it.
+        if warm.exists() and not self.collections:
+            arguments = ["-I", "-S", str(WARM_CLIENT), str(warm), self.playbook]
         if self.preview:
             arguments += ["--check", "--diff"]
         config = RunnerConfig(
@@ -87,6 +92,29 @@ class Work:
         )
         config.prepare()
         return config
+
+
+def start_warm(scratch: Path) -> None:
+    """Start the process that a later playbook finds ready, with that playbook's environment."""
+    private = scratch / "private"
+    config = RunnerConfig(
+        private_data_dir=str(private),
+        ident=_IDENT,
+        quiet=True,
+        envvars=make_ansible_environment(scratch),
+        binary=sys.executable,
+    )
+    config.prepare()
+    subprocess.Popen(
+        [sys.executable, "-P", str(WARM_PLAYBOOK), str(_warm_socket(scratch))],
+        env=config.env,
+        cwd=private,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _warm_socket(scratch: Path) -> Path:
+    return scratch / "warm"
 
 
 class _Agreement:
@@ -178,6 +206,8 @@ def main() -> int:
     agreement = _Agreement()
     become_subreaper()
     os.environ.pop("PYTHONPATH", None)
+    if "warm" in sys.argv[2:]:
+        start_warm(scratch)
     given = agreement.read_work()
     if given is None:
         end_own_descendants()

@@ -1,0 +1,116 @@
+"""A playbook carried out by a process that had Ansible imported before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Outcome
+from agent.remedies.client import Spare
+from agent.remedies.surroundings import choose_interpreter
+
+
+@pytest.fixture
+async def warm(bench, until):
+    spare = Spare(bench.runtime, warm=True)
+    await spare.refill()
+    await until(lambda: list(bench.runtime.glob("scratch/*/warm")), "Ansible is imported")
+    yield spare
+    await spare.close()
+
+
+def find_running(bench, script: str) -> list[int]:
+    found = []
+    for pid in bench.alive():
+        try:
+            if script.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+async def test_a_warm_process_does_what_ansible_playbook_does(bench, warm, tmp_path):
+    bench.write(
+        f"""
+        - {{name: Say, ansible.builtin.command: {{argv: [echo, "{{{{ it }}}}"]}}}}
+        - {{name: Write, ansible.builtin.copy: {{dest: {tmp_path}/out, content: "{{{{ it }}}}"}}}}
+        - {{name: Break, ansible.builtin.command: {{argv: [ls, /nowhere]}}}}
+        """,
+        options="{it: {type: str}}",
+    )
+    cold = []
+    bench.on_event = lambda event: cold.extend(find_running(bench, "ansible.cli.playbook"))
+    text = "{{ lookup('pipe', 'id') }}"
+    result = await bench.run(bench.request(options={"it": text}), spare=warm)
+    assert cold == []
+    assert result.outcome is Outcome.FAILED
+    assert "/nowhere" in result.detail
+    assert [task["status"] for task in bench.tasks] == ["changed", "changed", "failed"]
+    assert bench.tasks[0]["stdout"] == text
+    assert (tmp_path / "out").read_text() == text
+
+
+async def test_a_warm_preview_shows_the_diff(bench, warm, tmp_path):
+    bench.write(f"- ansible.builtin.copy: {{dest: {tmp_path}/out, content: new}}")
+    result = await bench.run(bench.request(preview=True), spare=warm)
+    assert result.outcome is Outcome.OK, result.detail
+    assert "+new" in bench.tasks[0]["diff"]
+    assert not (tmp_path / "out").exists()
+
+
+async def test_a_warm_run_is_ended_whole(bench, warm, stubborn, until):
+    command, alive = stubborn
+    bench.write(f"""
+        - ansible.builtin.command: {{argv: [sh, -c, "{command} >/dev/null 2>&1 </dev/null &"]}}
+        - ansible.builtin.command: {{argv: [sh, -c, "exec {command}"]}}
+    """)
+    running = asyncio.ensure_future(bench.run(bench.request(), spare=warm))
+    await until(lambda: len(alive()) >= 4, "both commands run")
+    bench.cancel.set()
+    assert (await running).outcome is Outcome.CANCELLED
+    assert alive() == []
+
+
+async def test_the_real_ansible_playbook_takes_over_when_the_warm_process_died(bench, warm):
+    bench.write("- ansible.builtin.command: {argv: ['true']}")
+    [pid] = find_running(bench, "warm_playbook.py")
+    os.kill(pid, signal.SIGKILL)
+    cold = []
+    bench.on_event = lambda event: cold.extend(find_running(bench, "ansible.cli.playbook"))
+    result = await bench.run(bench.request(), spare=warm)
+    assert result.outcome is Outcome.OK
+    assert cold
+
+
+async def test_a_warm_process_that_dies_at_work_fails_the_run(bench, warm, tmp_path, until):
+    bench.write(f"- ansible.builtin.wait_for: {{path: {tmp_path}/none, sleep: 1, timeout: 50}}")
+    [pid] = find_running(bench, "warm_playbook.py")
+    running = asyncio.ensure_future(bench.run(bench.request(), spare=warm))
+    await until(lambda: len(find_running(bench, "warm_playbook.py")) > 1, "its worker runs")
+    os.kill(pid, signal.SIGKILL)
+    result = await running
+    assert result.outcome is Outcome.FAILED
+    assert bench.alive() == []
+
+
+async def test_collections_of_a_remedys_own_get_a_fresh_ansible(bench, warm, tmp_path):
+    bench.write("- ansible.builtin.command: {argv: ['true']}", more=f"collections: [{tmp_path}]\n")
+    cold = []
+    bench.on_event = lambda event: cold.extend(find_running(bench, "ansible.cli.playbook"))
+    result = await bench.run(bench.request(), spare=warm)
+    assert result.outcome is Outcome.OK
+    assert cold
+
+
+def test_the_light_interpreter_can_be_executed(tmp_path):
+    light = Path(choose_interpreter(tmp_path, None))
+    assert light.name == "light_interpreter"
+    assert os.access(light, os.X_OK)
+    (tmp_path / "library").mkdir()
+    assert choose_interpreter(tmp_path, None) != str(light)
+    assert choose_interpreter(tmp_path, "/usr/bin/python3") == "/usr/bin/python3"
