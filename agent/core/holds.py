@@ -324,6 +324,9 @@ def _gates_of_step(
         until = incident.run_ended + check.cool_down
         yield Held(hold=Hold.COOLING_DOWN, detail="the last run was just now", until=until)
     yield from _gates_of_budget(host, policy, now)
+    for run in host.runs:
+        if run.alive and (run.check, run.subject) == incident.fingerprint:
+            yield Held(hold=Hold.BUSY, detail=f"run {run.id} ({run.remedy}) is alive for it")
     busy = why_busy(host.runs, chosen.lock, policy)
     if busy:
         yield Held(hold=Hold.BUSY, detail=busy)

@@ -55,11 +55,11 @@ def find_reasons(
 
 
 def _of_end(incident: Incident, host: Host, policy: Policy, now: Instant) -> Iterator[Say]:
-    by_run = incident.resolved_by is ResolvedBy.RUN
-    if by_run and "healed" not in incident.said and not _is_covered(incident, host):
+    by_run, covered = incident.resolved_by is ResolvedBy.RUN, _is_covered(incident, host)
+    if by_run and "healed" not in incident.said and not covered:
         yield Say(reason=Reason.HEALED, keys=("healed",))
     spoken = [key for key in incident.said if key != "storm"]
-    if not by_run and spoken and "ended" not in incident.said:
+    if not by_run and spoken and "ended" not in incident.said and not covered:
         yield Say(reason=Reason.ENDED, keys=("ended",), details={"why": incident.why})
     if by_run and "recurring" not in incident.said:
         count = count_repairs(incident, host, policy, now)

@@ -33,7 +33,7 @@ def write_duration(seconds: float) -> str:
 
 def format_duration(seconds: float) -> str:
     """A duration for people, at most two units: `0.3 s`, `12 s`, `4 min 5 s`, `3 d 4 h`."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s" if seconds >= 0.05 else f"{seconds * 1000:.0f} ms"
     whole = round(seconds)
     parts = [

@@ -328,6 +328,7 @@ class World:
         host, policy, now = decision.host, self.policy, self.now
         alive = [run for run in host.runs if run.alive]
         assert all(n == 1 for n in Counter(r.incident for r in alive if r.incident).values())
+        assert all(n == 1 for n in Counter((r.check, r.subject) for r in alive if r.check).values())
         if decision.runs:
             assert len(alive) <= policy.slots
             assert all(n == 1 for n in Counter(r.lock for r in alive if r.lock).values())
