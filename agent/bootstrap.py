@@ -127,7 +127,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         watcher = Watcher(look=look, transition=transition, take=take, clock=clock)
         witness = Witness(gather=gather, history=history, writer=history_writer, clock=clock)
         stack.callback(witness.close)
-        spare = Spare(settings.runtime_dir) if loaded.config.warm else None
+        spare = Spare(settings.runtime_dir, warm=True) if loaded.config.warm else None
         if spare is not None:
             stack.push_async_callback(spare.close)
         jobs = JobCarrier(
