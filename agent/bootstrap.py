@@ -209,6 +209,8 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             yield agent
         finally:
             checking.cancel()
+            # Waited for: it may have a sender to end.
+            await asyncio.wait({checking})
             await agent.drain()
 
 
