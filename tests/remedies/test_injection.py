@@ -82,7 +82,8 @@ def carry_out(bench, variables, token) -> str:
     work = {
         "run_id": "raw", "playbook": str(path / "playbook.yml"), "variables": variables,
         "preview": False, "interpreter": sys.executable, "collections": [], "fresh": True,
-        "changes": "service", "result": str(bench.runtime / "result.json"), "unchecked": [], "secrets": [],
+        "changes": "service", "result": str(bench.runtime / "result.json"),
+        "unchecked": [], "secrets": [],
     }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "agent.remedies.runner", str(scratch)],
