@@ -45,6 +45,8 @@ class Work:
         self.preview = bool(given["preview"])
         self.interpreter = str(given["interpreter"])
         self.collections: list[str] = given["collections"]
+        #: No process that was made ready before may carry it out.
+        self.fresh = bool(given["fresh"])
         self.changes = Changes(given["changes"])
         self.result = Path(given["result"])
         self.run_id = str(given["run_id"])
@@ -75,8 +77,7 @@ class Work:
             path.chmod(0o600)
         arguments = ["-P", "-m", "ansible.cli.playbook", self.playbook]
         warm = _warm_socket(self.scratch)
-        # Ansible reads its settings once: collections of the remedy's own come too late for it.
-        if warm.exists() and not self.collections:
+        if warm.exists() and not self.fresh:
             arguments = ["-I", "-S", str(WARM_CLIENT), str(warm), self.playbook]
         if self.preview:
             arguments += ["--check", "--diff"]

@@ -30,7 +30,7 @@ from agent.remedies.protocol import (
     write_line,
     write_whole,
 )
-from agent.remedies.surroundings import choose_interpreter
+from agent.remedies.surroundings import brings_modules, choose_interpreter
 
 #: Kept of a run's events in its directory, in bytes; later ones are only told live.
 _MAX_KEPT = 2_000_000
@@ -142,6 +142,8 @@ class Supervisor:
             "preview": request.preview,
             "interpreter": choose_interpreter(remedy.path, remedy.interpreter),
             "collections": list(remedy.collections),
+            # Ansible reads its settings and packs its modules once: for these too early.
+            "fresh": bool(remedy.collections) or brings_modules(remedy.path),
             "changes": identity["changes"],
             "result": str(place.result),
             "unchecked": sorted(unchecked),

@@ -79,6 +79,11 @@ def make_ansible_environment(scratch: Path, collections: Sequence[str] = ()) -> 
     return environment
 
 
+def brings_modules(remedy: Path) -> bool:
+    """Whether the remedy has modules of its own, which no prepared process knows."""
+    return any(entry.name in ("library", "module_utils") for entry in remedy.rglob("*"))
+
+
 def choose_interpreter(remedy: Path, wanted: str | None) -> str:
     """The Python for the remedy's modules: as it wants, else the light one, else our own.
 
@@ -87,5 +92,5 @@ def choose_interpreter(remedy: Path, wanted: str | None) -> str:
     """
     if wanted:
         return wanted
-    own = any(entry.name in ("library", "module_utils") for entry in remedy.rglob("*"))
-    return sys.executable if own or not os.access(_LIGHT, os.X_OK) else str(_LIGHT)
+    light = os.access(_LIGHT, os.X_OK) and not brings_modules(remedy)
+    return str(_LIGHT) if light else sys.executable

@@ -19,59 +19,68 @@ import sys
 import warnings
 from typing import Any
 
-#: What a playbook imports sooner or later. Not ansible-runner's callback plugin: it opens its
-#: files when it is imported.
+#: What a playbook imports sooner or later.
 _MODULES = (
     "ansible.cli.playbook",
     "ansible.executor.playbook_executor",
     "ansible.executor.task_queue_manager",
     "ansible.modules",
     "ansible.playbook.handler_task_include",
-    "ansible.plugins.action.command",
-    "ansible.plugins.action.normal",
-    "ansible.plugins.become.su",
-    "ansible.plugins.become.sudo",
-    "ansible.plugins.cache.jsonfile",
-    # It looks at every callback, connection and shell there is, whether it uses them or not.
-    "ansible.plugins.callback.default",
-    "ansible.plugins.callback.junit",
-    "ansible.plugins.callback.minimal",
-    "ansible.plugins.callback.oneline",
-    "ansible.plugins.callback.tree",
-    "ansible.plugins.connection.local",
-    "ansible.plugins.connection.paramiko_ssh",
-    "ansible.plugins.connection.psrp",
-    "ansible.plugins.connection.ssh",
-    "ansible.plugins.connection.winrm",
-    "ansible.plugins.doc_fragments.connection_pipelining",
-    "ansible.plugins.doc_fragments.default_callback",
-    "ansible.plugins.doc_fragments.result_format_callback",
-    "ansible.plugins.doc_fragments.shell_common",
-    "ansible.plugins.doc_fragments.shell_windows",
-    "ansible.plugins.doc_fragments.vars_plugin_staging",
-    "ansible.plugins.inventory.yaml",
-    "ansible.plugins.shell.cmd",
-    "ansible.plugins.shell.powershell",
-    "ansible.plugins.shell.sh",
-    "ansible.plugins.strategy.linear",
+    "ansible.template",
     "ansible.utils.hashing",
     "multiprocessing.popen_fork",
     "multiprocessing.shared_memory",
     "multiprocessing.synchronize",
 )
+#: Plugins that it loads, with the documentation that holds their settings: to find one that is
+#: wanted, Ansible looks at all callbacks, connections and shells. Not ansible-runner's callback:
+#: it opens its files when it is loaded. And no plugin is made here, only found.
+_PLUGINS = {
+    "action_loader": ("command", "normal"),
+    "become_loader": ("su", "sudo"),
+    "cache_loader": ("jsonfile",),
+    "callback_loader": ("default", "junit", "minimal", "oneline", "tree"),
+    "connection_loader": ("local", "paramiko_ssh", "psrp", "ssh", "winrm"),
+    "inventory_loader": ("yaml",),
+    "shell_loader": ("cmd", "powershell", "sh"),
+    "strategy_loader": ("linear",),
+}
+#: Ansible's modules that are packed beforehand: those that repairs are made of.
+_PACKED = ("ansible.builtin.command", "ansible.builtin.systemd_service")
 
 
 def get_ready() -> None:
-    """Import it all. What another release of Ansible has not is imported later, or never."""
+    """Do what every playbook does. What another release of Ansible has not is done later."""
     for name in _MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    importlib.import_module("ansible.plugins.loader").init_plugin_loader()
+    loader = importlib.import_module("ansible.plugins.loader")
+    loader.init_plugin_loader()
     # Only now is there such a package.
     importlib.import_module("ansible_collections.ansible.builtin")
+    for kind, names in _PLUGINS.items():
+        for name in names:
+            with contextlib.suppress(Exception):
+                getattr(loader, kind).get(name, class_only=True)
+    for name in _PACKED:
+        with contextlib.suppress(Exception):
+            _pack(loader, name)
     gc.collect()
     # The workers are forks: what is here already is not looked at again, nor copied for that.
     gc.freeze()
+
+
+def _pack(loader: Any, name: str) -> None:
+    """Let Ansible make the archive of a module that it keeps in its own temporary directory."""
+    reader = importlib.import_module("ansible.parsing.dataloader").DataLoader()
+    importlib.import_module("ansible.executor.module_common").modify_module(
+        module_name=name,
+        module_path=loader.module_loader.find_plugin(name, ".py"),
+        module_args={},
+        templar=importlib.import_module("ansible.template").Templar(loader=reader),
+        task_vars={"ansible_python_interpreter": sys.executable},
+        module_compression="ZIP_DEFLATED",
+    )
 
 
 def take_work(listener: socket.socket) -> tuple[socket.socket, dict[str, Any]]:

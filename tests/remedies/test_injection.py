@@ -81,8 +81,9 @@ def carry_out(bench, variables, token) -> str:
     make_scratch(scratch)
     work = {
         "run_id": "raw", "playbook": str(path / "playbook.yml"), "variables": variables,
-        "preview": False, "interpreter": sys.executable, "collections": [], "changes": "service",
-        "result": str(bench.runtime / "result.json"), "unchecked": [], "secrets": [],
+        "preview": False, "interpreter": sys.executable, "collections": [], "fresh": True,
+        "changes": "service", "result": str(bench.runtime / "result.json"),
+        "unchecked": [], "secrets": [],
     }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "agent.remedies.runner", str(scratch)],
