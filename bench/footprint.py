@@ -65,16 +65,12 @@ def main() -> None:
     given = parser.parse_args()
     with Lab.boot() as lab:
         agent = LabAgent(lab)
-        lab.write(
-            "/etc/systemd/system/idle@.service", "[Service]\nExecStart=/bin/sleep infinity\n"
-        )
+        lab.write("/etc/systemd/system/idle@.service", "[Service]\nExecStart=/bin/sleep infinity\n")
         checks = "".join(
             f"  idle-{n}: {{type: service, unit: idle@{n}.service, every: 10s}}\n"
             for n in range(given.checks)
         )
-        agent.install(
-            f"version: 1\npolicy: {{warm: {str(given.warm).lower()}}}\nchecks:\n{checks}"
-        )
+        agent.install(f"version: 1\npolicy: {{warm: {str(given.warm).lower()}}}\nchecks:\n{checks}")
         lab.run(["systemctl", "start", *(f"idle@{n}" for n in range(given.checks))])
         agent.start()
         lab.run(["sleep", "15"])

@@ -62,6 +62,7 @@ while time.monotonic() - began < 60:
 sys.exit('not served again within 60 s')
 """
 
+
 @dataclass(frozen=True, kw_only=True)
 class Contender:
     name: str

@@ -170,6 +170,20 @@ def end_own_descendants(*, within: float = 10.0) -> list[Process]:
     return end_processes(lambda table: find_descendants(own, table), within=within, reap=reap)
 
 
+def reap_strays() -> None:
+    """Take note of the ends of adopted orphans, which nobody else here waits for.
+
+    A zombie child in a session that is neither the caller's nor its own was never started by the
+    caller, but came back to it as a subreaper.
+    """
+    caller, session = os.getpid(), os.getsid(0)
+    for process in read_processes().values():
+        mine = process.session in (session, process.pid)
+        if process.parent == caller and process.zombie and not mine:
+            with suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+
+
 def end_tree(
     roots: Iterable[Process],
     *,

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import agent
+from agent.host.processes import reap_strays
 from agent.notify.delivery import (
     Batch,
     Delivery,
@@ -123,6 +124,8 @@ async def _converse(
     finally:
         _kill(process)
         await _ending(process)
+        # What it had started comes back to the agent, which adopts orphans.
+        reap_strays()
     for result in results_for(list(left.values()), retry=True, error=f"no result: {why}"):
         await on_result(result)
 

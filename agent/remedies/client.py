@@ -46,6 +46,7 @@ from agent.host.processes import (
     find_marked,
     is_alive,
     read_process,
+    reap_strays,
 )
 from agent.remedies.process import JobProcess
 from agent.remedies.protocol import (
@@ -205,7 +206,7 @@ async def attach(
     try:
         reader, writer = await _connect(place.path)
     except OSError:
-        pass
+        await asyncio.to_thread(reap_strays)
     else:
 
         async def order_end() -> None:
@@ -354,6 +355,8 @@ async def _finish(job: JobProcess, tale: _Tale, grace: Seconds) -> None:
     goes_on = job.exited.is_set() and tale.started.get("changes") == Changes.DATA
     if not job.exited.is_set() or (tale.ended is None and not goes_on):
         await _clear(job, tale)
+    else:
+        await asyncio.to_thread(reap_strays)
     job.close()
 
 
