@@ -243,6 +243,7 @@ def test_looks_in_the_middle_of_a_run_are_recorded_and_change_nothing() -> None:
         assert scene.state() is State.REPAIRING
     scene.passes(intended=True)
     assert scene.state() is State.REPAIRING
+    scene.now += 1
     scene.looks("web")
     assert scene.state() is State.REPAIRING, "what a run does may hide the subject for a while"
     assert len(scene.runs) == 1
@@ -1344,6 +1345,17 @@ def test_an_incident_whose_run_is_not_known_still_ends() -> None:
     assert scene.incident().healed_by is None
     scene.keeps_passing(60)
     assert scene.incident().resolved_by is ResolvedBy.ITSELF
+
+
+def test_a_proof_of_a_run_that_was_forgotten_meanwhile_still_counts() -> None:
+    scene = Scene()
+    scene.fails()
+    scene.heals()
+    scene.host = replace(scene.host, runs=())
+    scene.now += 60
+    scene.passes()
+    assert scene.incident().resolved_by is ResolvedBy.RUN
+    assert scene.said() == ["healed"]
 
 
 def test_a_run_for_another_incident_does_not_move_this_one() -> None:
