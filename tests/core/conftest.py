@@ -12,7 +12,7 @@ _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.f
 
 settings.register_profile(
     "ci",
-    max_examples=250,
+    max_examples=60,
     derandomize=True,
     deadline=None,
     print_blob=True,
@@ -20,7 +20,7 @@ settings.register_profile(
 )
 settings.register_profile(
     "all",
-    max_examples=5000,
+    max_examples=600,
     deadline=None,
     print_blob=True,
     suppress_health_check=_SLOW_IS_FINE,

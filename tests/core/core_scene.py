@@ -25,6 +25,7 @@ from agent.core.model import (
     Run,
     RunEnded,
     RunStarted,
+    RunState,
     State,
     Status,
     Step,
@@ -159,8 +160,8 @@ class Scene:
 
     def ends(self, outcome: Outcome = Outcome.OK, run: Run | None = None, **changes: Any) -> Run:
         """Half a second later the run that is alive ends."""
-        alive = run or self.alive()
-        if alive.started is None and alive.state.value == "planned":
+        alive = self.alive() if run is None else next(r for r in self.host.runs if r.id == run.id)
+        if alive.state is RunState.PLANNED:
             self.send(RunStarted(run=alive.id))
         self.now += 0.5
         self.send(RunEnded(run=alive.id, outcome=outcome, ended=self.now, **changes))

@@ -15,6 +15,7 @@ from agent.core.holds import (
     fill_options,
     find_unseen_upstream,
     find_upstream,
+    gates,
     has_approval,
     mode_of,
     needs_approval,
@@ -654,6 +655,41 @@ def test_in_a_storm(words: str, other: Incident, after: float, held: bool) -> No
         assert found == Held(hold=Hold.STORM, detail=detail, until=NOW + 900), words
     else:
         assert found is None, words
+
+
+def test_everything_that_stands_in_the_way_is_known_in_its_order() -> None:
+    rules = policy(bare("db"), check(depends_on=("db",), mode=Mode.APPROVE), runs_per_hour=0)
+    one = incident(id="i5", look_ended=NOW - 60.0, run_ended=NOW)
+    others = tuple(incident("db", id=f"i{n}") for n in (6, 7))
+    host = Host(
+        incidents=(one, *others),
+        runs=(RUNNING,),
+        storm=Storm(since=NOW),
+        paused=Pause(by="anna", since=0.0),
+        transition="booting",
+        transition_seen=NOW,
+        silences=(silence(checks=("*",), runs=True),),
+    )
+    assert [held.hold for held in gates(one, rules.checks["web"], host, rules, NOW)] == [
+        Hold.PAUSED,
+        Hold.SILENCED,
+        Hold.TRANSITION,
+        Hold.INHIBITED,
+        Hold.INHIBITED,
+        Hold.LOOKING_UPSTREAM,
+        Hold.STORM,
+        Hold.APPROVAL,
+        Hold.COOLING_DOWN,
+        Hold.OVER_BUDGET,
+        Hold.BUSY,
+        Hold.LOOKING_UPSTREAM,
+    ]
+    mild = incident(status=Status.WARNING, cause="odd")
+    assert [h.hold for h in gates(mild, rules.checks["web"], Host(), rules, NOW)] == [
+        Hold.NO_REMEDY,
+        Hold.LOOKING_UPSTREAM,
+        Hold.NO_REMEDY,
+    ]
 
 
 def test_the_first_reason_is_the_one_that_is_named() -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.advance import confirmed
@@ -515,6 +515,11 @@ def tell(policy: Policy, events: list[tuple[Any, ...]]) -> World:
 STORIES = st.lists(EVENTS, min_size=20, max_size=60)
 
 
+#: Stories that are told once are five times as cheap as those that go on for hours.
+cheap = settings(max_examples=5 * settings().max_examples)
+
+
+@cheap
 @given(policies(), STORIES)
 def test_what_must_hold_holds_whatever_happens(
     policy: Policy, events: list[tuple[Any, ...]]
@@ -522,6 +527,7 @@ def test_what_must_hold_holds_whatever_happens(
     tell(policy, events)
 
 
+@cheap
 @given(policies(), STORIES)
 def test_every_incident_ends_once_all_is_well(
     policy: Policy, events: list[tuple[Any, ...]]
