@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from agent.access import Action as Action
+from agent.access import ActionOutcome as ActionOutcome
+from agent.access import NewToken as NewToken
+from agent.access import Role as Role
+from agent.access import Token as Token
 from agent.core.model import (
     Evidence,
     Finding,
@@ -198,3 +203,70 @@ class AgentFacade(Protocol):
     def events(self, *, after: int | None = None) -> AsyncIterator[LiveEvent]:
         """What happens from now on, or since event `after` as far as it is remembered."""
         ...
+
+    # Silences
+
+    async def silences(self, *, limit: int = 50, before: str | None = None) -> Page[Silence]:
+        """Those that are in force or still to come."""
+        ...
+
+    async def silence(self, silence_id: str) -> Silence: ...
+    async def add_silence(
+        self,
+        *,
+        by: str,
+        seconds: float,
+        checks: Collection[str] = (),
+        subjects: Collection[str] = (),
+        labels: Mapping[str, str] | None = None,
+        comment: str = "",
+        runs: bool = False,
+    ) -> Silence:
+        """Mutes notices from now on; with `runs` it is a maintenance window and holds runs too.
+
+        `checks` are names, or `*` for everything; nothing named is Invalid, for it never means all.
+        """
+        ...
+
+    async def end_silence(self, silence_id: str, *, by: str) -> Silence:
+        """Ends it before its time, and answers with what it was."""
+        ...
+
+    # Access
+
+    async def tokens(self, *, limit: int = 50, before: str | None = None) -> Page[Token]: ...
+    async def token(self, token_id: str) -> Token: ...
+    async def create_token(
+        self, name: str, *, role: Role, by: str, seconds: float | None = None
+    ) -> NewToken:
+        """`seconds`: how long it lets anybody in; None: until it is revoked."""
+        ...
+
+    async def revoke_token(self, token_id: str, *, by: str) -> Token: ...
+    async def authenticate(self, secret: str) -> Token | None:
+        """The token with this secret, noting its use; None when it is unknown or lives no more."""
+        ...
+
+    def admits(self, token_id: str) -> bool:
+        """Whether a token that was authenticated before still lets its holder in."""
+        ...
+
+    # The trail
+
+    async def begin_action(self, *, by: str, what: str, target: str = "") -> Action:
+        """Puts an order on record before it is carried out. Where that fails it must not be."""
+        ...
+
+    async def end_action(
+        self,
+        action: Action,
+        outcome: ActionOutcome,
+        *,
+        why: str = "",
+        made: str = "",
+        details: str = "",
+    ) -> None:
+        """Puts on record what became of it. Never raises: the order has been carried out."""
+        ...
+
+    async def actions(self, *, limit: int = 50, before: str | None = None) -> Page[Action]: ...

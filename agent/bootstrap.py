@@ -42,6 +42,7 @@ from agent.running import Loaded, Parts, RunningAgent, describe_check
 from agent.settings import Settings
 from agent.store.history import History
 from agent.store.state import State
+from agent.tokens import Tokens
 from agent.triggers.systemd import SystemdTrigger
 from agent.watcher import Watcher
 from agent.witness import Witness
@@ -185,6 +186,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
                 history_writer=history_writer,
                 machine=machine,
                 feed=feed,
+                tokens=Tokens(state=state, read=engine.read, now=clock.now),
                 clock=clock,
             ),
             loaded=loaded,

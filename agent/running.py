@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.access import Action, ActionOutcome, NewToken, Role, Token
 from agent.agent import (
     AgentStatus,
     CheckStatus,
@@ -35,6 +36,7 @@ from agent.core.model import (
     Run,
     RunEnded,
     RunStarted,
+    Silence,
     State,
     Status,
     Step,
@@ -42,14 +44,23 @@ from agent.core.model import (
 )
 from agent.core.units import format_duration
 from agent.engine import Engine
-from agent.errors import ConfigError, Conflict, HostmendError, Invalid, NotFound, RemedyError
+from agent.errors import (
+    ConfigError,
+    Conflict,
+    HostmendError,
+    Invalid,
+    NotFound,
+    RemedyError,
+    StoreError,
+)
 from agent.feed import Feed, LiveEvent
 from agent.host.machine import Machine
 from agent.remedies.catalog import Catalog
 from agent.remedies.description import Remedy
 from agent.remedies.options import check_options
 from agent.store.history import History
-from agent.store.state import Listing
+from agent.store.state import Listing, number_of
+from agent.tokens import Tokens
 from agent.watcher import Watcher
 from agent.witness import Witness
 from agent.worker import Worker
@@ -80,6 +91,7 @@ class Parts:
     history_writer: Executor
     machine: Machine
     feed: Feed
+    tokens: Tokens
     clock: Clock
 
 
@@ -420,6 +432,7 @@ class RunningAgent:
                     **({"choices": list(option.choices)} if option.choices else {}),
                     **({"from": option.source} if option.source else {}),
                     **({"allow": "configured"} if option.configured_only else {}),
+                    **({"no_log": True} if option.no_log else {}),
                 }
                 for name, option in remedy.options.items()
             },
@@ -483,9 +496,7 @@ class RunningAgent:
     async def cancel_run(self, run_id: str, *, by: str) -> Run:
         run = await self.run(run_id)
         self._parts.worker.cancel(run_id)
-        self._parts.feed.put(
-            self._parts.clock.now(), "agent", {"text": f"{by} cancelled run {run_id}"}
-        )
+        self._tell(f"{by} cancelled run {run_id}")
         return run
 
     async def notices(
@@ -498,6 +509,127 @@ class RunningAgent:
         listing = Listing(limit=limit + 1, before=_check_id(before, "n"), where=where)
         found = await self._parts.engine.read(lambda stored: stored.list_notices(listing))
         return _page(found, limit)
+
+    # Silences
+
+    async def silences(self, *, limit: int = 50, before: str | None = None) -> Page[Silence]:
+        return _page_of(self._parts.engine.host.silences, "s", limit, before)
+
+    async def silence(self, silence_id: str) -> Silence:
+        number = _check_id(silence_id, "s")
+        for silence in self._parts.engine.host.silences:
+            if silence.id == number:
+                return silence
+        raise NotFound(f"cannot find silence {silence_id}: `hostmend silence list` shows them")
+
+    async def add_silence(
+        self,
+        *,
+        by: str,
+        seconds: float,
+        checks: Collection[str] = (),
+        subjects: Collection[str] = (),
+        labels: Mapping[str, str] | None = None,
+        comment: str = "",
+        runs: bool = False,
+    ) -> Silence:
+        labels = dict(labels or {})
+        self._refuse_what_matches_nothing(checks, subjects, labels)
+        now = self._parts.clock.now()
+        silence = Silence(
+            id="",
+            starts=now,
+            ends=now + seconds,
+            by=by,
+            comment=comment,
+            checks=tuple(checks),
+            subjects=tuple(subjects),
+            labels=labels,
+            runs=runs,
+        )
+        order = Ordered(verb=Verb.SILENCE, by=by, silence=silence)
+        decision = await self._parts.engine.take(order)
+        made = next(s for s in decision.host.silences if s.id == decision.made)
+        kind = "a maintenance window" if runs else "a silence"
+        self._tell(f"{by} began {kind} ({made.id})")
+        return made
+
+    def _refuse_what_matches_nothing(
+        self, checks: Collection[str], subjects: Collection[str], labels: Mapping[str, str]
+    ) -> None:
+        """A silence with a mistyped name is believed to be quiet, and is not."""
+        known = self._loaded.config.checks
+        unknown = [name for name in checks if name != "*" and name not in known]
+        if unknown:
+            raise Invalid(
+                f"cannot silence {', '.join(unknown)}: configured are {', '.join(known) or 'none'}"
+            )
+        if subjects and not checks:
+            raise Invalid("cannot silence subjects alone: name the checks that they are of")
+        if labels and not any(
+            all(check.policy.labels.get(k) == v for k, v in labels.items())
+            for check in known.values()
+        ):
+            said = ", ".join(f"{name}={value}" for name, value in labels.items())
+            raise Invalid(f"cannot silence {said}: no check carries these labels")
+
+    async def end_silence(self, silence_id: str, *, by: str) -> Silence:
+        silence = await self.silence(silence_id)
+        await self._parts.engine.take(Ordered(verb=Verb.END_SILENCE, by=by, target=silence.id))
+        kind = "the maintenance window" if silence.runs else "the silence"
+        self._tell(f"{by} ended {kind} {silence.id}")
+        return silence
+
+    # Access and the trail
+
+    async def tokens(self, *, limit: int = 50, before: str | None = None) -> Page[Token]:
+        return _page_of(self._parts.tokens.list(), "t", limit, before)
+
+    async def token(self, token_id: str) -> Token:
+        return self._parts.tokens.get(_check_id(token_id, "t") or "")
+
+    async def create_token(
+        self, name: str, *, role: Role, by: str, seconds: float | None = None
+    ) -> NewToken:
+        return await self._parts.tokens.create(name, role=role, by=by, seconds=seconds)
+
+    async def revoke_token(self, token_id: str, *, by: str) -> Token:
+        return await self._parts.tokens.revoke(_check_id(token_id, "t") or "", by=by)
+
+    async def authenticate(self, secret: str) -> Token | None:
+        return await self._parts.tokens.authenticate(secret)
+
+    def admits(self, token_id: str) -> bool:
+        return self._parts.tokens.admits(token_id)
+
+    async def begin_action(self, *, by: str, what: str, target: str = "") -> Action:
+        action = Action(id="", at=self._parts.clock.now(), by=by, what=what, target=target)
+        return await self._parts.engine.read(lambda state: state.add_action(action))
+
+    async def end_action(
+        self,
+        action: Action,
+        outcome: ActionOutcome,
+        *,
+        why: str = "",
+        made: str = "",
+        details: str = "",
+    ) -> None:
+        ended = replace(action, outcome=outcome, why=why, made=made, details=details)
+        try:
+            await self._parts.engine.read(lambda state: state.update_action(ended))
+        except StoreError as error:
+            _log.error(
+                "cannot put on record that %s %s (%s): %s", action.what, outcome, action.id, error
+            )
+
+    async def actions(self, *, limit: int = 50, before: str | None = None) -> Page[Action]:
+        listing = Listing(limit=limit + 1, before=_check_id(before, "a"))
+        found = await self._parts.engine.read(lambda state: state.list_actions(listing))
+        return _page(found, limit)
+
+    def _tell(self, text: str) -> None:
+        self._parts.feed.put(self._parts.clock.now(), "agent", {"text": text})
 
     # The agent itself
 
@@ -519,9 +651,7 @@ class RunningAgent:
         self._loaded = loaded
         self.problems.pop("configuration", None)
         self._note_problems()
-        self._parts.feed.put(
-            self._parts.clock.now(), "agent", {"text": f"{by} reloaded the configuration"}
-        )
+        self._tell(f"{by} reloaded the configuration")
         return self.status()
 
     def _note_problems(self) -> None:
@@ -578,6 +708,15 @@ def _check_id(given: str | None, letter: str) -> str | None:
 def _page(found: tuple[Any, ...], limit: int) -> Page[Any]:
     items = found[:limit]
     return Page(items=items, next=items[-1].id if len(found) > limit else None)
+
+
+def _page_of(items: Iterable[Any], letter: str, limit: int, before: str | None) -> Page[Any]:
+    """A part of what is in memory, newest first."""
+    last = _check_id(before, letter)
+    end = None if last is None else number_of(last)
+    newest = sorted(items, key=lambda item: number_of(item.id), reverse=True)
+    found = [item for item in newest if end is None or number_of(item.id) < end]
+    return _page(tuple(found), limit)
 
 
 def _say_next(

@@ -19,8 +19,22 @@ from agent.agent import AgentFacade
 from api import problems
 from api.auth import Access, Authentication, find_caller, require
 from api.idempotency import HEADER, LONGEST_KEY, Answers
+from api.limits import Limits, Rates
 from api.problems import Problem, ProblemField, explain_defect, install_problems
-from api.routes import checks, events, health, incidents, notices, remedies, runs, status
+from api.routes import (
+    actions,
+    checks,
+    events,
+    health,
+    incidents,
+    notices,
+    remedies,
+    runs,
+    silences,
+    status,
+    tokens,
+)
+from api.trail import record
 
 #: No order is longer; whoever sends more is not a client of this API.
 LONGEST_BODY = 256 * 1024
@@ -72,13 +86,22 @@ ROUTES = (
     Route("GET",  "/v1/runs/{id}/events", _VIEWER, runs.list_run_events, (404, 422)),
     Route("POST", "/v1/runs/{id}/cancel", _OPERATOR, runs.cancel_run, (404, 409)),
     Route("GET",  "/v1/notices", _VIEWER, notices.list_notices, (422,)),
+    Route("GET",  "/v1/silences", _VIEWER, silences.list_silences, (422,)),
+    Route("GET",  "/v1/silences/{id}", _VIEWER, silences.show_silence, (404, 422)),
+    Route("POST", "/v1/silences", _OPERATOR, silences.add_silence, status=201),
+    Route("DELETE", "/v1/silences/{id}", _OPERATOR, silences.end_silence, (404,)),
+    Route("GET",  "/v1/actions", _VIEWER, actions.list_actions, (422,)),
+    Route("GET",  "/v1/tokens", _ADMIN, tokens.list_tokens, (422,)),
+    Route("GET",  "/v1/tokens/{id}", _ADMIN, tokens.show_token, (404, 422)),
+    Route("POST", "/v1/tokens", _ADMIN, tokens.create_token, (409,), 201),
+    Route("DELETE", "/v1/tokens/{id}", _ADMIN, tokens.revoke_token, (404, 409)),
     Route("GET",  "/v1/events", _VIEWER, events.stream_events, (422,), response=events.EventStream),
 )
 # fmt: on
 
 
-def create_app(agent: AgentFacade, *, version: str = "") -> FastAPI:
-    """The application in front of one agent.
+def create_app(agent: AgentFacade, *, version: str = "", rates: Rates | None = None) -> FastAPI:
+    """The application in front of one agent; `rates` limits what comes over TCP.
 
     `app.state.stopping` is an event: once it is set, streams end and `/readyz` says so.
     """
@@ -101,14 +124,14 @@ def create_app(agent: AgentFacade, *, version: str = "") -> FastAPI:
     app.state.agent = agent
     app.state.stopping = asyncio.Event()
     app.state.answers = Answers()
-    app.router.route_class = _OnceRoute
+    app.router.route_class = _OrderRoute
     for route in ROUTES:
         _add_route(app, route)
     install_problems(app)
     # The last one added is the first to see a request.
     app.add_middleware(_LimitBody)
     app.add_middleware(_CatchDefects)
-    app.add_middleware(Authentication)
+    app.add_middleware(Authentication, agent=agent, limits=Limits(rates or Rates()))
     app.openapi = partial(_describe, app)  # type: ignore[method-assign]
     return app
 
@@ -125,16 +148,17 @@ def _add_route(app: FastAPI, route: Route) -> None:
         tags=[noun],
         dependencies=[] if route.access is Access.OPEN else [Depends(require(route.access))],
         responses={code: _PROBLEM_RESPONSES[code] for code in known},
-        openapi_extra=_describe_key() if route.acts else None,
+        openapi_extra=_describe_more(route),
         response_class=route.response,
     )
 
 
 def _common_errors(route: Route) -> tuple[int, ...]:
     if route.access is Access.OPEN:
-        return (500,)
+        return (429, 500)
     # 422: an order that cannot be used, or a key that was used for another.
-    return (400, 401, 403, 413, 415, 422, 500, 503) if route.acts else (401, 403, 500, 503)
+    orders = (400, 413, 415, 422) if route.acts else ()
+    return (401, 403, *orders, 429, 500, 503)
 
 
 def _describe_problem(description: str) -> dict[str, Any]:
@@ -151,14 +175,22 @@ _PROBLEM_RESPONSES = {
     413: _describe_problem("The body is too long"),
     415: _describe_problem("The body is not JSON"),
     422: _describe_problem("The request can be read, but not be used"),
+    429: _describe_problem("Too many requests; `Retry-After` says when to go on"),
     500: _describe_problem("A defect of hostmend; its log has the particulars"),
     503: _describe_problem("A part of the agent or of this host is not available"),
 }
 
 
-def _describe_key() -> dict[str, Any]:
-    return {
-        "parameters": [
+#: OpenAPI has a role as what a bearer token must allow.
+_BEARER = "bearer"
+
+
+def _describe_more(route: Route) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    if route.access is not Access.OPEN:
+        more["security"] = [{_BEARER: [route.access.value]}]
+    if route.acts:
+        more["parameters"] = [
             {
                 "name": HEADER,
                 "in": "header",
@@ -167,7 +199,7 @@ def _describe_key() -> dict[str, Any]:
                 "description": "Requests with one key act once; the others get the first's answer",
             }
         ]
-    }
+    return more
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:
@@ -184,6 +216,13 @@ def _describe(app: FastAPI) -> dict[str, Any]:
         described = Problem.model_json_schema(ref_template=template)
         described.pop("$defs", None)
         schemas["Problem"] = described
+        document["components"]["securitySchemes"] = {
+            _BEARER: {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "Over TCP only: the UNIX socket is guarded by its permissions",
+            }
+        }
         schemas["ProblemField"] = ProblemField.model_json_schema(ref_template=template)
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
@@ -195,13 +234,13 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-class _OnceRoute(APIRoute):
-    """Carries out requests with one `Idempotency-Key` once."""
+class _OrderRoute(APIRoute):
+    """Puts orders on record, and carries out those with one `Idempotency-Key` once."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def handle_once(request: Request) -> Response:
+        async def handle_order(request: Request) -> Response:
             if request.method == "GET":
                 return await handle(request)
             body = await request.body()
@@ -209,18 +248,29 @@ class _OnceRoute(APIRoute):
             if body and kind != "application/json":
                 raise HTTPException(415, "cannot read the body: send it as application/json")
             key = request.headers.get(HEADER)
+            caller = find_caller(request)
+
+            async def act() -> Response:
+                return await record(
+                    request.app.state.agent,
+                    lambda: handle(request),
+                    by=caller.by,
+                    what=str(self.operation_id),
+                    target=" ".join(map(str, request.path_params.values())),
+                    body=body,
+                )
+
             if key is None:
-                return await handle(request)
+                return await act()
             if not (0 < len(key) <= LONGEST_KEY):
                 raise HTTPException(
                     400, f"cannot use {HEADER}: it must have 1 to {LONGEST_KEY} characters"
                 )
             answers: Answers = request.app.state.answers
-            caller = find_caller(request).id
             path = f"{request.url.path}?{request.url.query}"
-            return await answers.once(caller, key, path, body, lambda: handle(request))
+            return await answers.once(caller.id, key, path, body, act)
 
-        return handle_once
+        return handle_order
 
 
 class _CatchDefects:

@@ -2,21 +2,28 @@
 
 Who asks is established once for each request, before anything else looks at it. Through the UNIX
 socket it is the process that the kernel names (SO_PEERCRED); whoever its permissions let in has all
-rights. Over TCP nobody is known, and nothing but `/healthz` answers.
+rights. Over TCP it is whoever sends a token's secret; without one, nothing but `/healthz` answers.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import Request
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agent.agent import AgentFacade, Token
+from api.limits import Limits, name_address
 from api.problems import make_problem
+
+log = logging.getLogger(__name__)
 
 #: Where the server's protocol leaves what it knows of the connection, in `scope["state"]`. It is
 #: not made from anything that a client sends.
@@ -66,12 +73,14 @@ class Caller:
 
     #: The same for one user over many requests; never shown.
     id: str
-    #: For the trail: `root (uid 0, pid 123)`.
+    #: For the trail: `root (uid 0, pid 123)`, `token ci (t3)`.
     by: str
     role: Access
+    #: The token that let them in; None: the UNIX socket did.
+    token: str | None = None
 
 
-def identify(scope: Scope) -> Caller | None:
+async def identify(scope: Scope, agent: AgentFacade) -> Caller | None:
     """The caller of a request; None when nobody can say who it is."""
     peer: Peer | None = scope.get("state", {}).get(PEER)
     match peer:
@@ -83,8 +92,30 @@ def identify(scope: Scope) -> Caller | None:
                 by=f"{name} ({particulars})" if name else particulars,
                 role=Access.ADMIN,
             )
+        case TcpPeer():
+            secret = read_secret(scope)
+            token = None if secret is None else await agent.authenticate(secret)
+            return None if token is None else describe_holder(token)
         case _:
             return None
+
+
+def read_secret(scope: Scope) -> str | None:
+    """What `Authorization: Bearer` holds (RFC 6750, section 2.1); None when there is none."""
+    given = [value for name, value in scope.get("headers", ()) if name == b"authorization"]
+    if len(given) != 1:
+        return None
+    scheme, _, secret = given[0].decode("latin-1").partition(" ")
+    return secret.strip() or None if scheme.lower() == "bearer" else None
+
+
+def describe_holder(token: Token) -> Caller:
+    return Caller(
+        id=f"token:{token.id}",
+        by=f"token {token.name} ({token.id})",
+        role=Access(token.role.value),
+        token=token.id,
+    )
 
 
 def find_user_name(uid: int, passwd: Path = Path("/etc/passwd")) -> str:
@@ -107,25 +138,93 @@ def find_user_name(uid: int, passwd: Path = Path("/etc/passwd")) -> str:
 class Authentication:
     """Lets nobody unknown past it: unknown paths and wrong methods tell them nothing either."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, agent: AgentFacade, limits: Limits) -> None:
         self._app = app
+        self._agent = agent
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        caller = identify(scope)
+        caller = await identify(scope, self._agent)
+        peer = scope.get("state", {}).get(PEER)
+        if isinstance(peer, TcpPeer):
+            wait = self._limit(scope, peer, caller)
+            if wait:
+                await _refuse_too_many(wait)(scope, receive, send)
+                return
         if caller is None and scope.get("path") not in OPEN_PATHS:
-            refusal = make_problem(
-                401,
-                "cannot answer: nobody knows who asks; use the UNIX socket, as the hostmend "
-                "command does",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-            await refusal(scope, receive, send)
+            await _refuse_unknown(scope)(scope, receive, send)
             return
         scope.setdefault("state", {})[CALLER] = caller
-        await self._app(scope, receive, send)
+        if caller is None or caller.token is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, self._watch_answer(caller, send))
+
+    def _limit(self, scope: Scope, peer: TcpPeer, caller: Caller | None) -> int:
+        """Counts a request; seconds to wait when it is one too many.
+
+        A right token is let in from an address that sends wrong ones: 256 bits cannot be guessed,
+        and a stranger must not be able to lock out whoever shares an address with them.
+        """
+        if caller is not None:
+            orders = scope.get("method") not in ("GET", "HEAD")
+            return self._limits.admit(caller.id) or (orders and self._limits.barred(caller.id))
+        address = name_address(peer.address)
+        if read_secret(scope) is None:
+            return self._limits.admit(address)
+        wait = self._limits.failed(address)
+        if not wait:
+            log.warning("%s sent a token that lets nobody in", peer.address)
+        return wait
+
+    def _watch_answer(self, caller: Caller, send: Send) -> Send:
+        """Counts orders that a role is too low for, which would wash out the trail; and ends the
+        streams of a token that was revoked or has expired."""
+
+        ended = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal ended
+            if message["type"] == "http.response.start":
+                if message["status"] == HTTPStatus.FORBIDDEN:
+                    self._limits.failed(caller.id)
+            elif ended:
+                # The application learns from the server that nobody listens any more.
+                return
+            elif message.get("more_body") and not self._agent.admits(caller.token or ""):
+                ended = True
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+            await send(message)
+
+        return send_on
+
+
+def _refuse_too_many(wait: int) -> JSONResponse:
+    return make_problem(
+        429,
+        f"cannot answer: too many requests; go on in {wait} seconds",
+        headers={"Retry-After": str(wait)},
+    )
+
+
+def _refuse_unknown(scope: Scope) -> JSONResponse:
+    """What was sent is not repeated: it may be a secret with a slip of the pen in it."""
+    if read_secret(scope) is None:
+        return make_problem(
+            401,
+            "cannot answer: nobody knows who asks; send a token as `Authorization: Bearer`, or use "
+            "the UNIX socket, as the hostmend command does",
+            headers={"WWW-Authenticate": 'Bearer realm="hostmend"'},
+        )
+    return make_problem(
+        401,
+        "cannot answer: this token is unknown, was revoked or has expired; `hostmend token list` "
+        "on the host shows those that live",
+        headers={"WWW-Authenticate": 'Bearer realm="hostmend", error="invalid_token"'},
+    )
 
 
 def find_caller(request: Request) -> Caller:

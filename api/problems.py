@@ -95,6 +95,19 @@ def explain_error(error: HostmendError) -> JSONResponse:
     return explain_defect(error)
 
 
+def tell_refusal(error: Exception) -> str | None:
+    """Why an order was refused, in the words of its problem; None for a defect."""
+    match error:
+        case RequestValidationError():
+            return _say_validation(error)
+        case HTTPException():
+            return str(error.detail)
+        case HostmendError() if isinstance(error, tuple(STATUS_OF)):
+            return str(error)
+        case _:
+            return None
+
+
 def explain_defect(error: BaseException) -> JSONResponse:
     """The response for what nobody expected: a name to look for in the log, and no more."""
     name = uuid.uuid4().urn
@@ -137,12 +150,21 @@ def _say_http(request: Request, error: HTTPException) -> str:
             return str(error.detail)
 
 
-def _explain_validation(error: RequestValidationError) -> JSONResponse:
+def _list_wrong(error: RequestValidationError) -> list[dict[str, str]]:
     # What was sent is not repeated: it may hold a secret.
-    wrong = [
+    return [
         {"where": ".".join(str(part) for part in item["loc"]), "message": str(item["msg"])}
         for item in error.errors()
     ]
+
+
+def _say_validation(error: RequestValidationError) -> str:
+    said = "; ".join(f"{item['where']}: {item['message']}" for item in _list_wrong(error))
+    return f"cannot use the request: {said}"
+
+
+def _explain_validation(error: RequestValidationError) -> JSONResponse:
     malformed = any(item["type"] == "json_invalid" for item in error.errors())
-    said = "; ".join(f"{item['where']}: {item['message']}" for item in wrong)
-    return make_problem(400 if malformed else 422, f"cannot use the request: {said}", errors=wrong)
+    return make_problem(
+        400 if malformed else 422, _say_validation(error), errors=_list_wrong(error)
+    )

@@ -12,9 +12,10 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from agent import agent as facade
+from agent.agent import ActionOutcome, Role
 from agent.core import model
 from agent.core.model import (
     Changes,
@@ -357,6 +358,78 @@ class Silence(Wire):
         )
 
 
+class Token(Wire):
+    """A way in over TCP, without its secret."""
+
+    id: str
+    name: str
+    role: Role
+    created: When
+    created_by: str
+    expires: When | None = Field(description="null: it does not expire")
+    used: When | None = Field(description="When it was last used, to a minute; null: never")
+    revoked: When | None
+    revoked_by: str
+
+    @classmethod
+    def of(cls, token: facade.Token) -> Self:
+        return cls.make(**cls._parts_of(token))
+
+    @classmethod
+    def _parts_of(cls, token: facade.Token) -> dict[str, Any]:
+        return {
+            "id": token.id,
+            "name": token.name,
+            "role": token.role,
+            "created": write_instant(token.created),
+            "created_by": token.created_by,
+            "expires": _when(token.expires),
+            "used": _when(token.used),
+            "revoked": _when(token.revoked),
+            "revoked_by": token.revoked_by,
+        }
+
+
+class NewToken(Token):
+    """A token with its secret."""
+
+    secret: str = Field(description="Shown this once; send it as `Authorization: Bearer`")
+
+    @classmethod
+    def of_new(cls, new: facade.NewToken) -> Self:
+        return cls.make(**cls._parts_of(new.token), secret=new.secret)
+
+
+class Action(Wire):
+    """One order: who wanted what, and what became of it."""
+
+    id: str
+    at: When
+    by: str
+    what: str = Field(description="The operationId of the order, such as `pause`")
+    target: str = Field(description="The name or id that it was about")
+    outcome: ActionOutcome = Field(
+        description="`begun`: under way, or the agent died meanwhile; `failed`: a defect"
+    )
+    why: str = Field(description="Why it was refused")
+    made: str = Field(description="The id of what it made")
+    details: str = Field(description="The order's body as JSON, secrets masked")
+
+    @classmethod
+    def of(cls, action: facade.Action) -> Self:
+        return cls.make(
+            id=action.id,
+            at=write_instant(action.at),
+            by=action.by,
+            what=action.what,
+            target=action.target,
+            outcome=action.outcome,
+            why=action.why,
+            made=action.made,
+            details=action.details,
+        )
+
+
 class Pause(Wire):
     """Runs are stopped; looking and telling go on."""
 
@@ -654,3 +727,56 @@ class RunOrder(Order):
 
     options: dict[str, Any] = Field(default_factory=dict)
     preview: bool = Field(default=False, description="Ansible's check mode: change nothing")
+
+
+#: Nothing that an operator orders lasts longer, in seconds: a year and a day.
+_LONGEST = 366 * 86400
+#: A maintenance window that was forgotten must not keep a host from healing for ever, in seconds.
+LONGEST_WINDOW = 7 * 86400
+
+
+class TokenOrder(Order):
+    """Make a token."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$",
+        description="What it is for, or who has it; shown in the trail",
+    )
+    role: Role
+    for_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=10 * _LONGEST,
+        allow_inf_nan=False,
+        description="Expire after this; left out: it does not",
+    )
+
+
+_Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=100)]
+
+
+class SilenceOrder(Order):
+    """Mute notices; with `runs`, hold runs too."""
+
+    for_seconds: float = Field(
+        gt=0, le=_LONGEST, allow_inf_nan=False, description="End by itself after this"
+    )
+    checks: _Names = Field(
+        default=[], description="Names of checks; `*` for all. Nothing named never means all"
+    )
+    subjects: _Names = Field(
+        default=[], description="Only these subjects of those checks; left out: all of them"
+    )
+    labels: dict[str, str] = Field(
+        default={}, max_length=20, description="Or: checks that carry all of these labels"
+    )
+    comment: str = Field(default="", max_length=500)
+    runs: bool = Field(
+        default=False, description="A maintenance window: start no runs either; at most a week"
+    )
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        if self.runs and self.for_seconds > LONGEST_WINDOW:
+            raise ValueError(f"a maintenance window lasts at most {LONGEST_WINDOW} seconds")
+        return self

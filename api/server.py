@@ -21,8 +21,10 @@ from agent.agent import AgentFacade
 from agent.errors import HostmendError, Unavailable
 from api.app import create_app
 from api.auth import PEER, Peer, TcpPeer
+from api.limits import Rates
 from api.problems import MEDIA_TYPE
 from api.sockets import open_tcp_socket, open_unix_socket, read_unix_peer
+from api.trail import record
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ async def serve(
     drain: Callable[[], Awaitable[None]],
     socket_group: str | None = None,
     version: str = "",
+    rates: Rates | None = None,
 ) -> None:
     """Answers until SIGTERM or SIGINT, and returns after everything was drained.
 
@@ -70,7 +73,7 @@ async def serve(
         unix = open_unix_socket(settings.socket_path, group=socket_group)
         try:
             tcp, problem = _try_tcp_socket(settings.listen)
-            app = create_app(agent, version=version)
+            app = create_app(agent, version=version, rates=rates)
             server = _Server(
                 uvicorn.Config(
                     app,
@@ -150,7 +153,7 @@ async def _drain(drain: Callable[[], Awaitable[None]], signals: _Signals) -> Non
 
 async def _reload(agent: AgentFacade) -> None:
     try:
-        await agent.reload(by="SIGHUP")
+        await record(agent, lambda: agent.reload(by="SIGHUP"), by="SIGHUP", what="reload_config")
     except HostmendError as error:
         log.error("cannot reload the configuration, the running one stays: %s", error)
 

@@ -1,4 +1,4 @@
-"""What must survive: incidents, runs, notices, silences. One small SQLite file, one owner.
+"""What must survive: incidents, runs, notices, silences, tokens, the trail. One file, one owner.
 
 `locking_mode=EXCLUSIVE` keeps a second agent out; `journal_mode=PERSIST` with both files grown in
 advance lets a commit succeed on a filesystem with 0 bytes and 0 inodes free
@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from agent.access import Action, Token
 from agent.core.model import (
     Decision,
     Host,
@@ -30,30 +31,41 @@ from agent.core.model import (
 )
 from agent.errors import StoreError
 
-#: The schema that this program writes; a newer one is refused untouched.
-SCHEMA = 1
 #: Room kept inside the file and its journal, in bytes.
 RESERVE = 4 * 1024 * 1024
 #: Ended incidents, runs and notices kept here, each.
 KEPT = 500
+#: Entries of the trail kept.
+KEPT_ACTIONS = 5000
 
-_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE incident (id INTEGER PRIMARY KEY, live INTEGER NOT NULL, check_name TEXT NOT NULL,
-    body TEXT NOT NULL);
-CREATE INDEX incident_live ON incident (live);
-CREATE TABLE run (id INTEGER PRIMARY KEY, counted INTEGER NOT NULL, incident TEXT,
-    body TEXT NOT NULL);
-CREATE INDEX run_counted ON run (counted);
-CREATE INDEX run_incident ON run (incident);
-CREATE TABLE notice (id INTEGER PRIMARY KEY, state TEXT NOT NULL, incident TEXT,
-    body TEXT NOT NULL);
-CREATE INDEX notice_state ON notice (state);
-CREATE TABLE silence (id INTEGER PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE transition (number INTEGER PRIMARY KEY AUTOINCREMENT, incident TEXT NOT NULL,
-    body TEXT NOT NULL);
-CREATE INDEX transition_incident ON transition (incident);
-"""
+#: What makes each schema out of the one before. A file is brought up from whichever it has, so that
+#: a new file and an old one end alike; a step is never changed once it was released.
+_STEPS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE incident (id INTEGER PRIMARY KEY, live INTEGER NOT NULL, check_name TEXT NOT NULL,
+        body TEXT NOT NULL);
+    CREATE INDEX incident_live ON incident (live);
+    CREATE TABLE run (id INTEGER PRIMARY KEY, counted INTEGER NOT NULL, incident TEXT,
+        body TEXT NOT NULL);
+    CREATE INDEX run_counted ON run (counted);
+    CREATE INDEX run_incident ON run (incident);
+    CREATE TABLE notice (id INTEGER PRIMARY KEY, state TEXT NOT NULL, incident TEXT,
+        body TEXT NOT NULL);
+    CREATE INDEX notice_state ON notice (state);
+    CREATE TABLE silence (id INTEGER PRIMARY KEY, body TEXT NOT NULL);
+    CREATE TABLE transition (number INTEGER PRIMARY KEY AUTOINCREMENT, incident TEXT NOT NULL,
+        body TEXT NOT NULL);
+    CREATE INDEX transition_incident ON transition (incident);
+    """,
+    """
+    CREATE TABLE token (id INTEGER PRIMARY KEY AUTOINCREMENT, hash TEXT NOT NULL,
+        body TEXT NOT NULL);
+    CREATE TABLE action (id INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL);
+    """,
+)
+#: The schema that this program writes; a newer one is refused untouched.
+SCHEMA = len(_STEPS)
 
 #: Values of incident.live. A suspicion that was dropped is kept for a while and never listed.
 _LIVE, _ENDED, _DROPPED = 1, 0, -1
@@ -65,6 +77,8 @@ _SILENCE = TypeAdapter(Silence)
 _TRANSITION = TypeAdapter(Transition)
 _STORM = TypeAdapter(Storm | None)
 _PAUSE = TypeAdapter(Pause | None)
+_TOKEN = TypeAdapter(Token)
+_ACTION = TypeAdapter(Action)
 
 
 def number_of(item_id: str) -> int:
@@ -127,10 +141,11 @@ class State:
         db.execute("PRAGMA temp_store = MEMORY")
         # An exclusive lock is taken at the first write and then kept.
         db.execute("BEGIN EXCLUSIVE")
-        if version == 0:
-            for statement in _TABLES.split(";"):
+        for step in _STEPS[version:]:
+            for statement in step.split(";"):
                 if statement.strip():
                     db.execute(statement)
+        if version != SCHEMA:
             db.execute(f"PRAGMA user_version = {SCHEMA}")
         db.execute("COMMIT")
         if version == 0 and reserve:
@@ -311,6 +326,61 @@ class State:
     def add_notices(self, host: Host, notices: tuple[Notice, ...]) -> None:
         """Saves notices about the agent itself, which no event of the core brings."""
         self.save(host, Decision(host=host, notices=notices))
+
+    # Tokens and the trail
+
+    def add_token(self, token: Token, digest: str) -> Token:
+        """Saves a token under an id that was never used, and the hash of its secret."""
+        with self._transaction():
+            number = self._next("token")
+            token = replace(token, id=f"t{number}")
+            body = _TOKEN.dump_json(token).decode()
+            self._db.execute("INSERT INTO token VALUES (?, ?, ?)", (number, digest, body))
+        return token
+
+    def update_token(self, token: Token) -> None:
+        with self._transaction():
+            self._db.execute(
+                "UPDATE token SET body = ? WHERE id = ?",
+                (_TOKEN.dump_json(token).decode(), number_of(token.id)),
+            )
+
+    def drop_tokens(self, token_ids: Iterable[str]) -> None:
+        """Forgets tokens for good."""
+        with self._transaction():
+            self._db.executemany(
+                "DELETE FROM token WHERE id = ?", [(number_of(i),) for i in token_ids]
+            )
+
+    def load_tokens(self) -> tuple[tuple[Token, str], ...]:
+        """Every token with the hash of its secret, oldest first."""
+        rows = self._rows("SELECT body, hash FROM token ORDER BY id")
+        return tuple((_TOKEN.validate_json(body), str(digest)) for body, digest in rows)
+
+    def add_action(self, action: Action) -> Action:
+        """Saves an entry of the trail under the next id; the oldest beyond the bound goes."""
+        with self._transaction():
+            number = self._next("action")
+            action = replace(action, id=f"a{number}")
+            body = _ACTION.dump_json(action).decode()
+            self._db.execute("INSERT INTO action VALUES (?, ?)", (number, body))
+            self._db.execute("DELETE FROM action WHERE id <= ?", (number - KEPT_ACTIONS,))
+        return action
+
+    def update_action(self, action: Action) -> None:
+        with self._transaction():
+            self._db.execute(
+                "UPDATE action SET body = ? WHERE id = ?",
+                (_ACTION.dump_json(action).decode(), number_of(action.id)),
+            )
+
+    def list_actions(self, listing: Listing) -> tuple[Action, ...]:
+        return tuple(_ACTION.validate_json(body) for body in self._list("action", listing))
+
+    def _next(self, table: str) -> int:
+        """The number after the highest that a table ever had."""
+        row = self._one("SELECT seq FROM sqlite_sequence WHERE name = ?", table)
+        return int(row or 0) + 1
 
     # Reading
 

@@ -33,7 +33,7 @@ async def test_status_tells_everything_on_one_screen(agent, hostmend) -> None:
     now = agent.now()
     agent.problems = ("cannot load /etc/hostmend/hostmend.yml: line 3",)
     agent.missing = {"D-Bus": "no such socket"}
-    agent.silences = (
+    agent.silence_list = (
         Silence(id="s1", starts=now, ends=now + 600, by="ann", checks=("*",), runs=True),
     )
     agent.hold_runs = True

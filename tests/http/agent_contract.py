@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.agent import AgentFacade
+from agent.agent import ActionOutcome, AgentFacade, Role
 from agent.core.model import ResolvedBy, RunState
 from agent.errors import Conflict, Invalid, NotFound
 
@@ -62,6 +62,10 @@ class AgentContract:
             agent.run_events("r999999"),
             agent.cancel_run("r999999", by=BY),
             agent.run_remedy("nothing", {}, preview=False, by=BY),
+            agent.silence("s999999"),
+            agent.end_silence("s999999", by=BY),
+            agent.token("t999999"),
+            agent.revoke_token("t999999", by=BY),
         ):
             with pytest.raises(NotFound):
                 await asked
@@ -173,3 +177,93 @@ class AgentContract:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+
+    async def test_a_silence_stays_until_it_is_ended(self, scene: Scene) -> None:
+        agent = scene.agent
+        first = await agent.add_silence(by=BY, seconds=60, checks=[scene.check], comment="a test")
+        second = await agent.add_silence(by=BY, seconds=60, checks=["*"], runs=True)
+        assert (first.by, first.checks, first.comment, first.runs) == (
+            BY,
+            (scene.check,),
+            "a test",
+            False,
+        )
+        assert first.ends == pytest.approx(first.starts + 60)
+        assert second.runs
+        assert await agent.silence(first.id) == first
+        assert (await agent.silences()).items == (second, first)
+        part = await agent.silences(limit=1)
+        assert part.items == (second,)
+        assert (await agent.silences(limit=1, before=part.next)).items == (first,)
+        assert agent.status().silences == (first, second)
+        assert await agent.end_silence(first.id, by=BY) == first
+        assert (await agent.silences()).items == (second,)
+
+    @pytest.mark.parametrize(
+        "what",
+        [
+            {},
+            {"subjects": ["x"]},
+            {"checks": ["no-such-check"]},
+            {"labels": {"no-such-label": "1"}},
+        ],
+        ids=str,
+    )
+    async def test_a_silence_that_would_match_nothing_is_refused(
+        self, scene: Scene, what: dict[str, Any]
+    ) -> None:
+        with pytest.raises(Invalid):
+            await scene.agent.add_silence(by=BY, seconds=60, **what)
+        assert scene.agent.status().silences == ()
+
+    async def test_a_token_lets_in_until_it_is_revoked(self, scene: Scene) -> None:
+        agent = scene.agent
+        new = await agent.create_token("ci", role=Role.VIEWER, by=BY)
+        assert new.secret.startswith("hm_")
+        assert (new.token.name, new.token.role, new.token.created_by) == ("ci", Role.VIEWER, BY)
+        assert (new.token.expires, new.token.used, new.token.revoked) == (None, None, None)
+        found = await agent.authenticate(new.secret)
+        assert found is not None
+        assert found.id == new.token.id
+        assert found.used is not None
+        assert agent.admits(new.token.id)
+        for wrong in ("", "hm_", new.secret + "x", new.secret[:-1], new.token.id, "\udcff"):
+            assert await agent.authenticate(wrong) is None
+        revoked = await agent.revoke_token(new.token.id, by=BY)
+        assert revoked.revoked is not None
+        assert revoked.revoked_by == BY
+        assert await agent.authenticate(new.secret) is None
+        assert not agent.admits(new.token.id)
+        with pytest.raises(Conflict):
+            await agent.revoke_token(new.token.id, by=BY)
+        assert await agent.token(new.token.id) == revoked
+        assert (await agent.tokens()).items[0] == revoked
+
+    async def test_a_token_that_expired_lets_nobody_in(self, scene: Scene) -> None:
+        old = await scene.agent.create_token("old", role=Role.ADMIN, by=BY, seconds=-1)
+        assert await scene.agent.authenticate(old.secret) is None
+        assert not scene.agent.admits(old.token.id)
+
+    @pytest.mark.parametrize("name", ["", "root (uid 0)"])
+    async def test_a_token_cannot_be_named_like_somebody_else(
+        self, scene: Scene, name: str
+    ) -> None:
+        with pytest.raises(Invalid):
+            await scene.agent.create_token(name, role=Role.VIEWER, by=BY)
+
+    async def test_the_trail_has_what_was_ordered_and_what_became_of_it(self, scene: Scene) -> None:
+        agent = scene.agent
+        first = await agent.begin_action(by=BY, what="pause")
+        second = await agent.begin_action(by=BY, what="close", target="i1")
+        assert (await agent.actions()).items == (second, first)
+        await agent.end_action(first, ActionOutcome.OK, made="x1", details="{}")
+        await agent.end_action(second, ActionOutcome.REFUSED, why="it is resolved already")
+        newest, oldest = (await agent.actions()).items
+        assert (oldest.by, oldest.what, oldest.outcome, oldest.made) == (BY, "pause", "ok", "x1")
+        assert (newest.target, newest.outcome, newest.why) == (
+            "i1",
+            "refused",
+            "it is resolved already",
+        )
+        part = await agent.actions(limit=1)
+        assert (await agent.actions(limit=1, before=part.next)).items == (oldest,)

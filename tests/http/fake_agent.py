@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from agent.agent import (
+    Action,
+    ActionOutcome,
     AgentFacade,
     AgentStatus,
     CheckStatus,
@@ -15,8 +17,11 @@ from agent.agent import (
     Explanation,
     IncidentStory,
     LiveEvent,
+    NewToken,
     Page,
     RemedyInfo,
+    Role,
+    Token,
 )
 from agent.core.model import (
     Changes,
@@ -39,7 +44,7 @@ from agent.core.model import (
     Status,
     Transition,
 )
-from agent.errors import ConfigError, Conflict, Invalid, NotFound
+from agent.errors import ConfigError, Conflict, HostmendError, Invalid, NotFound
 
 T = TypeVar("T")
 
@@ -144,7 +149,12 @@ class FakeAgent:
         self.notice_list: dict[str, Notice] = {}
         self.remedy_list: dict[str, RemedyInfo] = {r.name: r for r in (RESTART, CLEAN)}
         self.paused: Pause | None = None
-        self.silences: tuple[Silence, ...] = ()
+        self.silence_list: tuple[Silence, ...] = ()
+        self.token_list: dict[str, Token] = {}
+        self.secrets: dict[str, str] = {}
+        self.action_list: dict[str, Action] = {}
+        #: Raised instead of putting an order on record.
+        self.trail_error: HostmendError | None = None
         self.missing: dict[str, str] = {}
         self.problems: tuple[str, ...] = ()
         #: What is wrong with the configuration that a reload would read.
@@ -186,7 +196,7 @@ class FakeAgent:
             notices_due=sum(n.state is NoticeState.DUE for n in self.notice_list.values()),
             paused=self.paused,
             storm=None,
-            silences=self.silences,
+            silences=self.silence_list,
             missing=self.missing,
             problems=self.problems,
             config_path="/etc/hostmend/hostmend.yml",
@@ -367,6 +377,126 @@ class FakeAgent:
         if self.config_error is not None:
             raise Invalid(str(self.config_error)) from self.config_error
         return self.status()
+
+    async def silences(self, *, limit: int = 50, before: str | None = None) -> Page[Silence]:
+        return _page(self.silence_list, lambda silence: silence.id, limit, before)
+
+    async def silence(self, silence_id: str) -> Silence:
+        return _find({s.id: s for s in self.silence_list}, silence_id, "silence")
+
+    async def add_silence(
+        self,
+        *,
+        by: str,
+        seconds: float,
+        checks: Collection[str] = (),
+        subjects: Collection[str] = (),
+        labels: Mapping[str, str] | None = None,
+        comment: str = "",
+        runs: bool = False,
+    ) -> Silence:
+        self._maybe_break()
+        if not checks and not labels:
+            raise Invalid("cannot silence: name checks or labels")
+        unknown = [name for name in checks if name != "*" and name not in self.check_list]
+        if unknown:
+            raise Invalid(f"cannot silence {', '.join(unknown)}: no such check")
+        if subjects and not checks:
+            raise Invalid("cannot silence subjects alone: name the checks that they are of")
+        if labels and not any(
+            all(check.labels.get(k) == v for k, v in labels.items())
+            for check in self.check_list.values()
+        ):
+            raise Invalid(f"cannot silence {dict(labels)}: no check carries these labels")
+        number = max((int(s.id[1:]) for s in self.silence_list), default=0) + 1
+        silence = Silence(
+            id=f"s{number}",
+            starts=self.now(),
+            ends=self.now() + seconds,
+            by=by,
+            comment=comment,
+            checks=tuple(checks),
+            subjects=tuple(subjects),
+            labels=dict(labels or {}),
+            runs=runs,
+        )
+        self.silence_list = (*self.silence_list, silence)
+        self.orders.append((f"silence {silence.id}", by))
+        return silence
+
+    async def end_silence(self, silence_id: str, *, by: str) -> Silence:
+        silence = await self.silence(silence_id)
+        self.silence_list = tuple(s for s in self.silence_list if s.id != silence_id)
+        self.orders.append((f"end {silence_id}", by))
+        return silence
+
+    async def tokens(self, *, limit: int = 50, before: str | None = None) -> Page[Token]:
+        return _page(list(self.token_list.values()), lambda token: token.id, limit, before)
+
+    async def token(self, token_id: str) -> Token:
+        return _find(self.token_list, token_id, "token")
+
+    async def create_token(
+        self, name: str, *, role: Role, by: str, seconds: float | None = None
+    ) -> NewToken:
+        if not name or "(" in name:
+            raise Invalid(f"cannot name a token {name!r}")
+        number = len(self.token_list) + 1
+        token = Token(
+            id=f"t{number}",
+            name=name,
+            role=role,
+            created=self.now(),
+            created_by=by,
+            expires=None if seconds is None else self.now() + seconds,
+        )
+        self.token_list[token.id] = token
+        secret = f"hm_secret-of-{name}-{number}"
+        self.secrets[secret] = token.id
+        self.orders.append((f"create token {token.id}", by))
+        return NewToken(token=token, secret=secret)
+
+    async def revoke_token(self, token_id: str, *, by: str) -> Token:
+        token = await self.token(token_id)
+        if token.revoked is not None:
+            raise Conflict(f"cannot revoke token {token_id}: it was revoked already")
+        self.token_list[token_id] = replace(token, revoked=self.now(), revoked_by=by)
+        self.orders.append((f"revoke {token_id}", by))
+        return self.token_list[token_id]
+
+    async def authenticate(self, secret: str) -> Token | None:
+        token = self.token_list.get(self.secrets.get(secret, ""))
+        if token is None or not token.lives(self.now()):
+            return None
+        self.token_list[token.id] = token = replace(token, used=self.now())
+        return token
+
+    def admits(self, token_id: str) -> bool:
+        token = self.token_list.get(token_id)
+        return token is not None and token.lives(self.now())
+
+    async def begin_action(self, *, by: str, what: str, target: str = "") -> Action:
+        if self.trail_error is not None:
+            raise self.trail_error
+        number = len(self.action_list) + 1
+        action = Action(id=f"a{number}", at=self.now(), by=by, what=what, target=target)
+        self.action_list[action.id] = action
+        return action
+
+    async def end_action(
+        self,
+        action: Action,
+        outcome: ActionOutcome,
+        *,
+        why: str = "",
+        made: str = "",
+        details: str = "",
+    ) -> None:
+        ended = replace(action, outcome=outcome, why=why, made=made, details=details)
+        self.action_list[action.id] = ended
+
+    async def actions(self, *, limit: int = 50, before: str | None = None) -> Page[Action]:
+        return _page(list(self.action_list.values()), lambda action: action.id, limit, before)
 
     async def events(self, *, after: int | None = None) -> AsyncIterator[LiveEvent]:
         seen = len(self.happened) if after is None else after

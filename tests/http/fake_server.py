@@ -1,6 +1,7 @@
 """Serves the agent in memory on real sockets: `fake_server.py SOCKET [--slow-drain]`.
 
-Prints the TCP port once it answers, then `draining` and `drained` when it stops.
+Prints the TCP port and an admin's secret once it answers, then `draining` and `drained` when it
+stops.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from pathlib import Path
 
 from fake_agent import make_busy_agent
 
+from agent.agent import Role
+from api.limits import Rate, Rates
 from api.server import Listening, serve
+
+#: For tests that ask more than any client.
+UNLIMITED = Rates(
+    requests=Rate(burst=1e9, per_second=1e9), failures=Rate(burst=1e9, per_second=1e9)
+)
 
 
 @dataclass(frozen=True)
@@ -24,9 +32,10 @@ class Places:
 
 async def main(socket_path: Path, *, slow: bool) -> None:
     agent = make_busy_agent(time.time)
+    new = await agent.create_token("tester", role=Role.ADMIN, by="fake_server")
 
     def ready(listening: Listening) -> None:
-        print(listening.http[1] if listening.http else 0, flush=True)
+        print(listening.http[1] if listening.http else 0, new.secret, flush=True)
 
     async def drain() -> None:
         print("draining", flush=True)
@@ -34,7 +43,7 @@ async def main(socket_path: Path, *, slow: bool) -> None:
             await asyncio.Event().wait()
         print("drained", agent.orders, flush=True)
 
-    await serve(agent, Places(socket_path), ready=ready, drain=drain)
+    await serve(agent, Places(socket_path), ready=ready, drain=drain, rates=UNLIMITED)
 
 
 if __name__ == "__main__":

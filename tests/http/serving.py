@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx
 from fake_agent import FakeAgent
-from fake_server import Places
+from fake_server import UNLIMITED, Places
 
+from api.limits import Rates
 from api.server import Listening, serve
 
 
@@ -26,14 +27,16 @@ class Web:
 
 
 @contextlib.asynccontextmanager
-async def serve_web(path: Path, agent: FakeAgent) -> AsyncIterator[Web]:
+async def serve_web(
+    path: Path, agent: FakeAgent, *, rates: Rates = UNLIMITED
+) -> AsyncIterator[Web]:
     answering: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
 
     async def drain() -> None:
         pass
 
     serving = asyncio.create_task(
-        serve(agent, Places(path), ready=answering.set_result, drain=drain)
+        serve(agent, Places(path), ready=answering.set_result, drain=drain, rates=rates)
     )
     await asyncio.wait((serving, answering), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():

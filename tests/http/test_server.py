@@ -105,7 +105,7 @@ async def start(path: Path, *options: str) -> AsyncIterator[asyncio.subprocess.P
     try:
         assert process.stdout is not None
         async with asyncio.timeout(LONG):
-            assert int(await process.stdout.readline()) > 0
+            assert int((await process.stdout.readline()).split()[0]) > 0
         yield process
     finally:
         if process.returncode is None:
