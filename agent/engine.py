@@ -12,7 +12,7 @@ from typing import TypeVar
 from agent.clock import Clock
 from agent.core.decide import decide
 from agent.core.model import Decision, Event, Host, Policy, Reconfigured, Tick
-from agent.errors import StoreError
+from agent.errors import HostmendError, StoreError
 from agent.store.state import State
 
 T = TypeVar("T")
@@ -71,7 +71,11 @@ class Engine:
         self._last = decision
         self._set_alarm(decision)
         for listener in self._listeners:
-            listener(event, decision)
+            try:
+                listener(event, decision)
+            except Exception:
+                # The decision stands: it is committed, and the others must hear of it.
+                _log.exception("a listener could not take a decision")
         return decision
 
     async def reconfigure(self, policy: Policy) -> Decision:
@@ -126,7 +130,7 @@ class Engine:
     async def _take_tick(self) -> None:
         try:
             await self.take(Tick())
-        except StoreError as error:
+        except HostmendError as error:
             _log.error("%s; trying again in %s s", error, _TRY_AGAIN)
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(_TRY_AGAIN, self._tick)

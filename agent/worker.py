@@ -117,6 +117,7 @@ class Worker:
         self._on_notice = on_notice
         self._alive: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._outliving: set[asyncio.Task[None]] = set()
         self._post: asyncio.Task[None] | None = None
         self._mail = asyncio.Event()
         self._closing = False
@@ -125,9 +126,9 @@ class Worker:
         """Takes up everything that an earlier agent left, then what comes."""
         for run in self._host().runs:
             if run.state is RunState.RUNNING:
-                self._spawn(self._finish(run, self._jobs.rejoin))
+                self._spawn(run, self._finish(run, self._jobs.rejoin))
             elif run.state is RunState.PLANNED:
-                self._spawn(self._start(run))
+                self._spawn(run, self._start(run))
         self._post = asyncio.get_running_loop().create_task(self._keep_delivering())
 
     def cancel(self, run_id: str) -> None:
@@ -138,8 +139,13 @@ class Worker:
         cancel.set()
 
     async def drain(self) -> None:
-        """Starts nothing new, waits for the runs that are alive, delivers what is due once more."""
+        """Starts nothing new, waits for the runs that are alive, delivers what is due once more.
+
+        A run that changes data is not waited for: it goes on, and the next agent rejoins it.
+        """
         self._closing = True
+        for task in self._outliving:
+            task.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
         if self._post is not None:
@@ -158,14 +164,15 @@ class Worker:
         if self._closing:
             return
         for run in decision.runs:
-            self._spawn(self._start(run))
+            self._spawn(run, self._start(run))
         if decision.notices:
             self._mail.set()
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, run: Run, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for kept in (self._tasks, self._outliving)[: 2 if run.changes.outlives_its_time else 1]:
+            kept.add(task)
+            task.add_done_callback(kept.discard)
 
     # Runs
 

@@ -291,3 +291,31 @@ async def test_one_look_needs_no_agent(place: Place) -> None:
     finally:
         server.close()
     assert not place.settings.state_dir.exists()
+
+
+async def test_a_run_that_changes_data_outlives_its_agent_and_is_found_again(place: Place) -> None:
+    gate = place.home / "gate"
+    remedy = place.home / "playbooks" / "slow-data"
+    remedy.mkdir(parents=True)
+    (remedy / "remedy.yml").write_text(
+        "summary: Wait for a gate\nrisk: low\nchanges: data\ntimeout: 60s\n"
+    )
+    (remedy / "playbook.yml").write_text(
+        f"- hosts: localhost\n  gather_facts: false\n  tasks:\n"
+        f"    - ansible.builtin.wait_for: {{path: {gate}, sleep: 1, timeout: 50}}\n"
+    )
+    place.configure()
+    async with started(place) as agent:
+        run = await agent.run_remedy("slow-data", {}, preview=False, by="tester")
+        async with asyncio.timeout(LIMIT):
+            async for event in agent.events(after=0):
+                if event.kind == "task" and event.data["event"] == "started":
+                    break
+    async with started(place) as agent:
+        assert (await agent.run(run.id)).outcome is None
+        gate.touch()
+        async with asyncio.timeout(LIMIT):
+            async for event in agent.events(after=0):
+                if event.kind == "run" and event.data["state"] == "ended":
+                    break
+        assert (await agent.run(run.id)).outcome == "ok"
