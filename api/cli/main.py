@@ -6,13 +6,27 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from agent import __version__
 from agent.errors import HostmendError
-from api.cli import checks, demo, incidents, notices, remedies, run, runs, status
+from api.cli import (
+    actions,
+    checks,
+    demo,
+    incidents,
+    notices,
+    parts,
+    remedies,
+    run,
+    runs,
+    silences,
+    status,
+    tokens,
+)
 from api.cli.parts import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
@@ -29,6 +43,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "run-show": runs.show_run,
     "run-cancel": runs.cancel_run,
     "notices": notices.list_notices,
+    "actions": actions.list_actions,
 }
 GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
     "incident": (
@@ -47,7 +62,24 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         "One remedy: what it is, and running it by hand.",
         {"show": remedies.show, "run": remedies.run_remedy},
     ),
+    "silence": (
+        "What is not spoken of for a while; looking and repairing go on.",
+        {"add": silences.add, "list": silences.list_silences, "end": silences.end},
+    ),
+    "maintenance": (
+        "What is neither spoken of nor repaired while somebody works on it.",
+        {"run": silences.run},
+    ),
+    "token": (
+        "Who may come in over the network.",
+        {"create": tokens.create, "list": tokens.list_tokens, "revoke": tokens.revoke},
+    ),
 }
+
+#: Commands about this host itself, which no server can carry out.
+LOCAL = frozenset({"run", "check", "config", "demo"})
+#: What follows the command that they run is that one's own.
+_WRAPPERS = frozenset({("maintenance", "run")})
 
 #: A monitoring system reads 2 as critical: a usage error of `check` is unknown.
 USAGE_EXITS: Mapping[str, int] = {"check": 3}
@@ -80,7 +112,9 @@ def make_app() -> typer.Typer:
     for name, (help_text, functions) in GROUPS.items():
         group = typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)
         for verb, function in functions.items():
-            group.command(verb)(function)
+            wraps = (name, verb) in _WRAPPERS
+            settings = {"allow_interspersed_args": not wraps}
+            group.command(verb, context_settings=settings)(function)
         app.add_typer(group, name=name)
     app.add_typer(demo.make_app())
     return app
@@ -112,12 +146,47 @@ def _print_version(wanted: bool) -> None:
 
 
 def _hostmend(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback does it all
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
     ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="URL",
+            envvar="HOSTMEND_SERVER",
+            help="Talk to the agent there, such as https://web1:8642, not to this host's.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            envvar="HOSTMEND_TOKEN_FILE",
+            help="Holds the secret of a token of that agent.",
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca-file",
+            metavar="FILE",
+            envvar="HOSTMEND_CA_FILE",
+            help="Certificates to believe instead of the system's.",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    given = context.get_parameter_source("server")
+    if context.invoked_subcommand in LOCAL and getattr(given, "name", "") == "COMMANDLINE":
+        raise typer.BadParameter(
+            f"`{context.invoked_subcommand}` is about this host alone", param_hint="--server"
+        )
+    parts.server.set(
+        parts.Server(url=server, token_file=token_file, ca_file=ca_file) if server else None
+    )
 
 
 def run_command(arguments: list[str]) -> int:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from agent.core.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +30,41 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the API gives
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """An agent of another host, as the command line or the environment names it."""
+
+    url: str
+    token_file: Path | None
+    ca_file: Path | None
+
+
+#: None: the agent of this host.
+server: ContextVar[Server | None] = ContextVar("server", default=None)
+
+
 @contextmanager
 def open_client() -> Iterator[Client]:
-    """A client of this user's agent, or of this host's when the user has none."""
+    """A client of the agent that `--server` names, or of this user's, or of this host's when the
+    user has none."""
     from agent.settings import read_settings
-    from api.client import Client
+    from api.client import Client, open_remote
 
+    remote = server.get()
+    if remote is not None:
+        with open_remote(remote.url, remote.token_file, remote.ca_file) as client:
+            yield client
+        return
     path = read_settings().socket_path
     if not path.exists() and HOST_SOCKET.exists():
         path = HOST_SOCKET
     with Client(path) as client:
         yield client
+
+
+def read_duration(text: str, option: str) -> float:
+    """Seconds, from `30m`; anything else is wrong usage of the option."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error

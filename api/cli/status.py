@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.core.units import parse_duration
-from api.cli.parts import Json, open_client
+from api.cli.parts import Json, open_client, read_duration
 from api.cli.screen import STYLES, Screen, read_instant, tell_ago, tell_exactly, tell_seconds
 
 #: What an operator can do about a hold; `{id}` is the incident's.
@@ -39,10 +38,7 @@ def pause(
     """Start no more runs; looking and telling go on."""
     order: dict[str, Any] = {"why": why}
     if duration is not None:
-        try:
-            order["for_seconds"] = parse_duration(duration)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--for") from error
+        order["for_seconds"] = read_duration(duration, "--for")
     with open_client() as client:
         status = client.post("/v1/pause", order)
     screen = Screen()

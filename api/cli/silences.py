@@ -1,0 +1,230 @@
+"""`hostmend silence` and `hostmend maintenance`: what is not spoken of, or not touched."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.errors import HostmendError
+from api.cli.parts import Json, open_client, read_duration
+from api.cli.screen import Screen, clean, tell_ago, tell_exactly
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+#: As a shell has them (POSIX, "Exit Status for Commands").
+EXIT_NOT_EXECUTABLE = 126
+EXIT_NOT_FOUND = 127
+EXIT_SIGNALLED = 128
+
+#: Signals that end the command, not the window before it.
+_PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+
+SilenceId = Annotated[str, typer.Argument(metavar="ID", help="The silence's id, such as s7.")]
+Checks = Annotated[
+    list[str] | None,
+    typer.Option("--check", metavar="NAME", help="This check; may be repeated."),
+]
+All = Annotated[bool, typer.Option("--all", help="Every check of this host.")]
+Comment = Annotated[str, typer.Option("--comment", help="Shown to everybody who asks.")]
+
+
+def add(
+    duration: Annotated[
+        str, typer.Option("--for", metavar="D", help="End by itself after this: 30m, 2h.")
+    ],
+    checks: Checks = None,
+    subjects: Annotated[
+        list[str] | None,
+        typer.Option("--subject", metavar="S", help="Only this subject of those checks."),
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="K=V", help="Checks that carry all of these labels."),
+    ] = None,
+    everything: All = False,
+    comment: Comment = "",
+    as_json: Json = False,
+) -> None:
+    """Mute the notices about some checks from now on. Looking and repairing go on."""
+    order = _describe(checks, everything, labels)
+    order |= {
+        "subjects": subjects or [],
+        "for_seconds": read_duration(duration, "--for"),
+        "comment": comment,
+    }
+    with open_client() as client:
+        silence = client.post("/v1/silences", order)
+    screen = Screen()
+    if as_json:
+        screen.json(silence)
+        return
+    screen.line(f"{silence['id']}: {tell_covered(silence)} silent until {_tell_end(silence)}.")
+
+
+def list_silences(as_json: Json = False) -> None:
+    """List silences and maintenance windows that have not ended."""
+    with open_client() as client:
+        found = list(client.pages("/v1/silences"))
+    screen = Screen()
+    if as_json:
+        screen.json({"items": found, "next": None})
+        return
+    screen.table(
+        ("ID", "KIND", "COVERS", "ENDS", "BY", "COMMENT"),
+        [
+            (
+                silence["id"],
+                "maintenance" if silence["runs"] else "silence",
+                tell_covered(silence),
+                tell_ago(silence["ends"]),
+                silence["by"],
+                silence["comment"],
+            )
+            for silence in found
+        ],
+        "No silences.",
+    )
+
+
+def end(silence_id: SilenceId, as_json: Json = False) -> None:
+    """End a silence or maintenance window now; what is still wrong speaks again."""
+    from api.client import quote_part
+
+    with open_client() as client:
+        silence = client.delete(f"/v1/silences/{quote_part(silence_id)}")
+    screen = Screen()
+    if as_json:
+        screen.json(silence)
+        return
+    screen.line(f"{silence['id']} has ended.")
+
+
+def run(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="What to run meanwhile.")
+    ],
+    checks: Checks = None,
+    everything: All = False,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="K=V", help="Checks that carry all of these labels."),
+    ] = None,
+    at_most: Annotated[
+        str,
+        typer.Option("--for", metavar="D", help="The window's longest time, should this one die."),
+    ] = "1h",
+    comment: Comment = "",
+) -> None:
+    """Run a command in a maintenance window: neither messages nor repairs until it has ended.
+
+    The window ends with the command, however that ends, and after --for at the latest. The exit
+    code is the command's; 126 it cannot be executed, 127 it was not found, 128 + N signal N ended
+    it. If there is no window (exit codes 1, 2, 3), the command is not run.
+    """
+    order = _describe(checks, everything, labels)
+    order |= {
+        "for_seconds": read_duration(at_most, "--for"),
+        "comment": comment or " ".join(command)[:200],
+        "runs": True,
+    }
+    with _held_signals() as received:
+        with open_client() as client:
+            window = client.post("/v1/silences", order)
+        said = f"maintenance {window['id']}: {tell_covered(window)} until {_tell_end(window)}"
+        typer.echo(clean(said), err=True)
+        try:
+            code = _carry_out(command, received)
+        finally:
+            _end_window(window["id"])
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _held_signals() -> Iterator[list[int]]:
+    """Signals to end are kept in a list: Ctrl-C is the command's, and the window must be ended."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    held = {}
+    try:
+        for number in (signal.SIGINT, *_PASSED_ON):
+            held[number] = signal.signal(number, note)
+        yield received
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+
+
+def _carry_out(command: Sequence[str], received: list[int]) -> int:
+    if received:
+        return EXIT_SIGNALLED + received[0]
+    try:
+        process = subprocess.Popen(command)
+    except FileNotFoundError:
+        typer.echo(f"hostmend: cannot run {command[0]}: it was not found", err=True)
+        return EXIT_NOT_FOUND
+    except OSError as error:
+        typer.echo(f"hostmend: cannot run {command[0]}: {error.strerror}", err=True)
+        return EXIT_NOT_EXECUTABLE
+    passed = 0
+    while True:
+        try:
+            code = process.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            # A terminal sends Ctrl-C to the command by itself.
+            for number in received[passed:]:
+                if number in _PASSED_ON:
+                    process.send_signal(number)
+            passed = len(received)
+        else:
+            return code if code >= 0 else EXIT_SIGNALLED - code
+
+
+def _end_window(window_id: str) -> None:
+    try:
+        with open_client() as client:
+            client.delete(f"/v1/silences/{window_id}")
+    except HostmendError as error:
+        print(  # noqa: T201
+            f"hostmend: cannot end maintenance {window_id}, it ends by itself: {clean(str(error))}",
+            file=sys.stderr,
+        )
+
+
+def _describe(
+    checks: list[str] | None, everything: bool, labels: list[str] | None
+) -> dict[str, Any]:
+    """What is covered. An empty choice never means everything."""
+    if everything and (checks or labels):
+        raise typer.BadParameter("--all is everything: give no --check and no --label with it")
+    if not (everything or checks or labels):
+        raise typer.BadParameter("name what is covered: --check, --label or --all")
+    pairs: dict[str, str] = {}
+    for label in labels or []:
+        name, equals, value = label.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{label!r} is not K=V", param_hint="--label")
+        pairs[name] = value
+    return {"checks": ["*"] if everything else checks or [], "labels": pairs}
+
+
+def tell_covered(silence: dict[str, Any]) -> str:
+    """`web (nginx.service), tier=front`; `everything`."""
+    names = ["everything"] if "*" in silence["checks"] else list(silence["checks"])
+    if silence["subjects"]:
+        names[-1:] = [f"{names[-1]} ({', '.join(silence['subjects'])})"]
+    labels = " and ".join(f"{name}={value}" for name, value in silence["labels"].items())
+    return ", ".join([*names, *([labels] if labels else [])])
+
+
+def _tell_end(silence: dict[str, Any]) -> str:
+    return tell_exactly(silence["ends"])
