@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from agent.checks.check import CheckType
 from agent.checks.demo import DEMO
+from agent.checks.disk import DISK
 from agent.checks.service import SERVICE
 
 CHECKS: dict[str, CheckType] = {
     "demo": DEMO,
+    "disk": DISK,
     "service": SERVICE,
 }

@@ -16,9 +16,11 @@ from pydantic import AfterValidator, Field
 from agent.checks.check import CheckOptions, CheckType, StepOptions, Watch
 from agent.core.model import Evidence, Finding, Status
 from agent.errors import Unavailable
+from agent.host.exhaustion import find_shortage
 from agent.host.intention import find_stop
 from agent.host.journal import read_log
 from agent.host.machine import Machine
+from agent.host.shortage import Shortage
 from agent.host.stops import Stop, StoppedBy
 from agent.host.systemd import Systemd
 from agent.host.units import UnitState, check_unit_name
@@ -79,7 +81,24 @@ async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]
     if stop is not None and state.since is None:
         # systemd forgets a unit that nothing refers to, as soon as it is down.
         state = replace(state, since=stop.at)
-    return (judge(options.unit, state, stop=stop, triggers=triggers),)
+    finding = judge(options.unit, state, stop=stop, triggers=triggers)
+    if finding.status is Status.CRITICAL and finding.cause in ("failed", "stopped"):
+        shortage = await find_shortage(machine, state)
+        if shortage is not None:
+            finding = blame(finding, shortage)
+    return (finding,)
+
+
+def blame(finding: Finding, shortage: Shortage) -> Finding:
+    """The finding with the filesystem that the unit's own log names as the reason."""
+    where = ", ".join(shortage.points)
+    resources = tuple(f"filesystem:{point}" for point in shortage.points)
+    return replace(
+        finding,
+        summary=f"{finding.summary}; it had no room{f' on {where}' if where else ''}",
+        facts={**finding.facts, "No room": shortage.line},
+        implicates=(*finding.implicates, *resources),
+    )
 
 
 async def _active_triggers(systemd: Systemd, state: UnitState) -> tuple[str, ...]:

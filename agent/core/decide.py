@@ -228,6 +228,7 @@ def _remember_look(desk: _Desk, event: Looked, findings: Mapping[str, Finding]) 
         ended=event.ended,
         ok=not event.broken and all(f.status is Status.OK for f in findings.values()),
         intended=tuple(sorted(f.subject for f in findings.values() if f.intended)),
+        resources=tuple(sorted(f.resource for f in findings.values() if f.resource)),
     )
     desk.host = replace(
         desk.host,

@@ -282,10 +282,20 @@ def stale_checks(
 
 
 def find_unseen_upstream(incident: Incident, host: Host, policy: Policy) -> tuple[str, ...]:
-    """The upstream checks that were not looked at since this incident was first seen."""
+    """The upstream checks that were not looked at since this incident was first seen.
+
+    Those that it depends on by configuration, and those of what its evidence names.
+    """
+    upstream = dict.fromkeys(find_upstream(incident.check, policy))
+    named = set(incident.finding.implicates)
+    upstream |= {
+        name: None
+        for name, last in host.looked.items()
+        if name != incident.check and named.intersection(last.resources)
+    }
     return tuple(
         name
-        for name in find_upstream(incident.check, policy)
+        for name in upstream
         if name not in host.looked or host.looked[name].began < incident.seen
     )
 

@@ -399,6 +399,8 @@ class LastLook:
     ok: bool
     #: Subjects that an operator wants as they are.
     intended: tuple[str, ...] = ()
+    #: What its findings are about, as things others stand on.
+    resources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from decimal import Decimal
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
+_BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 
@@ -44,3 +46,35 @@ def format_duration(seconds: float) -> str:
     ]
     first = next(i for i, (count, _) in enumerate(parts) if count)
     return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `512M`, `1.5G`, `1GiB`; a unit is a power of 1024. Raises ValueError."""
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            f"{text!r} is not a size: write a number and a unit, such as 100M, 1G or 1.5T"
+        )
+    return round(Decimal(found[1]) * _BYTES[found[2]])
+
+
+def write_size(size: int) -> str:
+    """A size as a configuration writes it, which `parse_size` reads back: `1G`, `1536M`."""
+    for unit in ("T", "G", "M", "K"):
+        count, rest = divmod(size, _BYTES[unit])
+        if count and not rest:
+            return f"{count}{unit}"
+    return f"{size}B"
+
+
+def format_size(size: float) -> str:
+    """A size for people: `0 B`, `12.3 MB`, `1.5 GB`; a unit is a power of 1024, as df -h has it."""
+    for unit in ("TB", "GB", "MB", "KB"):
+        whole = _BYTES[unit[0]]
+        if size >= whole:
+            return (
+                f"{size / whole:.3g} {unit}"
+                if size < 1000 * whole
+                else f"{size / whole:.0f} {unit}"
+            )
+    return f"{size:.0f} B"

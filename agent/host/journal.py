@@ -65,12 +65,18 @@ async def read_told(
 
 
 async def read_log(
-    unit: str, invocation_id: str, *, lines: int = 60, most_bytes: int = 16 * 1024
+    unit: str,
+    invocation_id: str,
+    *,
+    since: float | None = None,
+    lines: int = 60,
+    most_bytes: int = 16 * 1024,
 ) -> str:
     """The last lines of one start of a unit (primary name): its own, and systemd's about it.
 
     Without an invocation id, which systemd forgets with a unit that nothing refers to, that of its
-    last start in this boot; empty if it was never started. Raises Unavailable.
+    last start in this boot; empty if it was never started. `since`: only lines from then on, in
+    seconds of the wall clock. Raises Unavailable.
     """
     invocation_id = invocation_id or await _find_invocation(unit)
     if not invocation_id:
@@ -80,6 +86,8 @@ async def read_log(
         await _read(["--sync"])
     matches = [f"_SYSTEMD_INVOCATION_ID={invocation_id}", "+", f"INVOCATION_ID={invocation_id}"]
     options = ["--no-hostname", "--output=short-iso", f"--lines={lines}"]
+    if since is not None:
+        options.append(f"--since=@{since:.6f}")
     text = await _read([*options, *matches])
     if len(text.encode()) <= most_bytes:
         return text

@@ -10,6 +10,8 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.core.model import Instant
 from agent.errors import Unavailable
+from agent.host.shortage import Shortage
+from agent.host.space import Space
 from agent.host.systemd import Systemd
 
 #: sd_booted(3): this directory exists exactly where systemd is PID 1.
@@ -30,6 +32,10 @@ class Machine:
     #: Whether a run of hostmend that concerns a unit was alive at an instant: what such a run stops
     #: is no operator's wish.
     ran: Callable[[str, Instant], bool] = _no_run
+    #: What was found out of units that failed, by unit: which end of it, and whether it had room.
+    shortages: dict[str, tuple[object, Shortage | None]] = field(default_factory=dict)
+    #: Filesystems: how they are asked, and what is remembered of them.
+    space: Space = field(default_factory=Space)
     #: What cannot be watched here, and why, by the name of the edge: `{"systemd": "no D-Bus ..."}`.
     missing: Mapping[str, str] = field(default_factory=dict)
 

@@ -50,6 +50,8 @@ class EventReader:
         self.stats: dict[str, int] | None = None
         self.stats_at: float | None = None
         self.needs_human = ""
+        #: What the playbook says that it did (`set_stats`: hostmend_did).
+        self.did = ""
         #: The last failure that nothing took back, or else the last words of Ansible.
         self._failure = ""
         self._words: list[str] = []
@@ -127,9 +129,11 @@ class EventReader:
         self.stats_at = now()
         self.stats = {name: sum((data.get(name) or {}).values()) for name in _COUNTS}
         self.stats["unreachable"] = sum((data.get("dark") or {}).values())
-        asked = (data.get("artifact_data") or {}).get("hostmend_needs_human")
-        if asked:
+        told = data.get("artifact_data") or {}
+        if asked := told.get("hostmend_needs_human"):
             self.needs_human = self._show(asked, MAX_MESSAGE)
+        if did := told.get("hostmend_did"):
+            self.did = self._show(did, MAX_MESSAGE)
         self._emit(
             {
                 "event": "stats",

@@ -151,10 +151,12 @@ def judge(
     needs_human: str,
     failure: str,
     preview: bool,
+    did: str = "",
 ) -> tuple[Outcome, str]:
     """How a playbook that came to its end ended, and one sentence on it.
 
-    A return code of 0 alone proves nothing: a play without hosts or tasks has it too.
+    A return code of 0 alone proves nothing: a play without hosts or tasks has it too. `did` is what
+    the playbook itself says of what it did.
     """
     if needs_human:
         return Outcome.NEEDS_HUMAN, needs_human
@@ -164,6 +166,8 @@ def judge(
         return Outcome.FAILED, failure or f"Ansible ended with code {rc}"
     if not stats["ok"] and not (preview and stats["skipped"]):
         return Outcome.FAILED, "no task of the playbook was carried out"
+    if did:
+        return Outcome.OK, did
     changed = stats["changed"]
     tasks = f"{stats['ok']} task{'s' if stats['ok'] != 1 else ''} ok"
     verb = "would change" if preview else "changed"

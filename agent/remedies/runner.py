@@ -191,6 +191,7 @@ def run_work(work: Work, reader: EventReader) -> dict[str, object]:
             needs_human=reader.needs_human,
             failure=reader.failure,
             preview=work.preview,
+            did=reader.did,
         )
     return {
         "event": "ended",

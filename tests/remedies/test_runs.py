@@ -333,3 +333,11 @@ async def test_what_listens_to_events_cannot_break_the_run(bench):
 
     bench.on_event = refuse
     assert (await bench.run(bench.request())).outcome is Outcome.OK
+
+
+async def test_what_a_playbook_says_that_it_did_is_the_detail_of_its_run(bench):
+    bench.write("""
+        - ansible.builtin.set_stats: {data: {hostmend_did: "freed 12 MB\\e[31m"}}
+    """)
+    result = await bench.run(bench.request())
+    assert (result.outcome, result.detail) == (Outcome.OK, "freed 12 MB")

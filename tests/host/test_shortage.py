@@ -1,0 +1,48 @@
+"""Which messages say that there was no room, and where."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.host.shortage import find_messages, find_paths
+
+PREFIX = "2026-11-23T04:00:00+00:00 app[12]: "
+
+
+@pytest.mark.parametrize(
+    ("message", "path"),
+    [
+        ("cp: error writing '/srv/my data/x': No space left on device", "/srv/my data/x"),
+        ("OSError: [Errno 28] No space left on device: '/srv/data/tmp.1'", "/srv/data/tmp.1"),
+        ("/bin/sh: 1: cannot create /srv/data/x: No space left on device", "/srv/data/x"),
+        ("/usr/sbin/app: /srv/data/x: write failed: Disk quota exceeded", "/srv/data/x"),
+        (
+            "[ERROR] mariadbd: Disk is full writing '/var/lib/mysql/bin.000001' (Errcode: 28 "
+            '"No space left on device"). Waiting for someone to free space...',
+            "/var/lib/mysql/bin.000001",
+        ),
+        ('PANIC: could not write to file "pg_wal/xlogtemp.9": No space left on device', None),
+        ("/usr/sbin/app: No space left on device", None),
+        ("Error: ENOSPC: no space left on device, write", None),
+        ("read /etc/app.conf, then wrote /srv/data/x, os error 28", "/srv/data/x"),
+        ("fetched https://host/path: No space left on device", None),
+    ],
+)
+def test_a_message_that_says_so_and_the_path_that_it_names(message: str, path: str | None) -> None:
+    (found,) = find_messages(PREFIX + message)
+    assert find_paths(found)[:1] == ([path] if path else [])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "listening on /run/app.sock",
+        "error 28 of 122 files",
+        "exit code 28",
+        "plenty of space left on device",
+        "errno 2",
+        "errno 280",
+    ],
+)
+def test_a_message_that_says_something_else(message: str) -> None:
+    assert find_messages(PREFIX + message) == []
