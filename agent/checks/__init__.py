@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from agent.checks.check import CheckType
 from agent.checks.demo import DEMO
+from agent.checks.http import HTTP
 from agent.checks.service import SERVICE
 
 CHECKS: dict[str, CheckType] = {
     "demo": DEMO,
+    "http": HTTP,
     "service": SERVICE,
 }
