@@ -146,8 +146,8 @@ class HttpOptions(CheckOptions):
         AfterValidator(_check_url),
         PlainSerializer(lambda text: _mask_url(text), return_type=str, when_used="json"),
     ] = Field(repr=False, description="An http:// or https:// address.")
-    method: str = Field(
-        default="GET", pattern=r"^(?!CONNECT$)[A-Z]{1,20}$", description="How it is asked."
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = Field(
+        default="GET", description="How it is asked."
     )
     headers: Annotated[
         Mapping[str, str],

@@ -9,7 +9,6 @@ open between looks proves nothing about whether one can be opened.
 from __future__ import annotations
 
 import asyncio
-import base64
 import codecs
 import contextlib
 import errno
@@ -30,7 +29,7 @@ from agent import __version__
 from agent.errors import Unavailable
 from agent.host.certificate import Certificate, read_chain
 from agent.host.names import Names, Resolve
-from agent.host.url import Url, is_address
+from agent.host.url import Url, is_address, write_basic
 
 #: Bytes of a body that are read, decoded or not.
 BODY_LIMIT = 1024 * 1024
@@ -451,8 +450,7 @@ def _make_headers(request: Request) -> list[tuple[str, str]]:
         "connection": ("Connection", "close"),
     }
     if request.url.user is not None:
-        joined = ":".join(request.url.user).encode()
-        own["authorization"] = ("Authorization", f"Basic {base64.b64encode(joined).decode()}")
+        own["authorization"] = ("Authorization", f"Basic {write_basic(request.url.user)}")
     if request.body or request.method in ("POST", "PUT", "PATCH"):
         own["content-length"] = ("Content-Length", str(len(request.body)))
     return list({**own, **{n.lower(): (n, v) for n, v in request.headers.items()}}.values())

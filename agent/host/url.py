@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -144,7 +145,15 @@ def list_secrets(url: Url) -> frozenset[str]:
         for name, _, value in [part.partition("=")]
         if is_secret_name(unquote(name))
     }
-    return frozenset({*values, *(unquote(value) for value in values), *(url.user or ("", ""))[1:]})
+    values |= {unquote(value) for value in values}
+    if url.user is not None:
+        values |= {url.user[1], write_basic(url.user)}
+    return frozenset(values)
+
+
+def write_basic(user: tuple[str, str]) -> str:
+    """User and password as the Basic scheme carries them (RFC 7617)."""
+    return base64.b64encode(":".join(user).encode()).decode()
 
 
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
