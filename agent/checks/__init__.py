@@ -5,10 +5,12 @@ from __future__ import annotations
 from agent.checks.check import CheckType
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
+from agent.checks.http import HTTP
 from agent.checks.service import SERVICE
 
 CHECKS: dict[str, CheckType] = {
     "demo": DEMO,
     "disk": DISK,
+    "http": HTTP,
     "service": SERVICE,
 }

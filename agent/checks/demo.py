@@ -7,15 +7,17 @@ over HTTP, repaired by a playbook, proved by the same look.
 from __future__ import annotations
 
 import hashlib
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Literal
 
-import httpx
 from pydantic import Field
 
 from agent.checks.check import CheckOptions, CheckType, StepOptions
 from agent.core.model import Evidence, Finding, Status
+from agent.host.http import Failure, Request
 from agent.host.machine import Machine
+from agent.host.url import parse_url
 
 #: Every whole page ends with it.
 MARK = "<!-- whole -->"
@@ -50,17 +52,15 @@ def _finding(options: DemoOptions, status: Status, cause: str, summary: str) -> 
     )
 
 
-async def look(options: DemoOptions, _machine: Machine) -> tuple[Finding, ...]:
+async def look(options: DemoOptions, machine: Machine) -> tuple[Finding, ...]:
     """One finding, on the page."""
     url = f"http://127.0.0.1:{options.port}/"
-    try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False) as client:
-            answer = await client.get(url)
-    except httpx.HTTPError as error:
-        why = str(error) or type(error).__name__
-        return (_finding(options, Status.CRITICAL, "refused", f"{url} does not answer: {why}"),)
-    if answer.status_code != httpx.codes.OK:
-        summary = f"{url} answers {answer.status_code}"
+    answer = await machine.http.fetch(Request(url=parse_url(url)), _TIMEOUT)
+    if isinstance(answer, Failure):
+        summary = f"{url} does not answer: {answer.why}"
+        return (_finding(options, Status.CRITICAL, "refused", summary),)
+    if answer.status != HTTPStatus.OK:
+        summary = f"{url} answers {answer.status}"
         return (_finding(options, Status.CRITICAL, "error", summary),)
     if not answer.text.rstrip().endswith(MARK):
         summary = f"{url} answers, but the page is not whole"

@@ -94,7 +94,7 @@ def _describe_check(
 
 def _choose(complete: Any, written: Any) -> Any:
     """What was written, unless it is a secret; else the default."""
-    if written is None or _PYDANTIC_MASK in str(complete):
+    if written is None or any(mask in str(complete) for mask in (MASK, _PYDANTIC_MASK)):
         return complete
     return _mask_passwords(written)
 

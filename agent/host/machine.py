@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.core.model import Instant
 from agent.errors import Unavailable
+from agent.host.http import HttpClient
 from agent.host.shortage import Shortage
 from agent.host.space import Space
 from agent.host.systemd import Systemd
@@ -29,6 +30,8 @@ class Machine:
     clock: Clock
     #: None where systemd is not PID 1. Elsewhere calls raise Unavailable while it is out of reach.
     systemd: Systemd | None = None
+    #: Asks over HTTP.
+    http: HttpClient = field(default_factory=HttpClient)
     #: Whether a run of hostmend that concerns a unit was alive at an instant: what such a run stops
     #: is no operator's wish.
     ran: Callable[[str, Instant], bool] = _no_run

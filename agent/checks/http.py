@@ -1,0 +1,511 @@
+"""`type: http`: a page, or another answer over HTTP, is what it should be.
+
+What it should be is said by conditions that are true when it fails (`agent.checks.conditions`).
+Before another host is blamed, this host's own way to it is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PlainSerializer
+
+from agent.checks.check import CheckOptions, CheckType
+from agent.checks.conditions import Condition, Kind, Verdict, parse_condition
+from agent.core.model import Evidence, Finding, Status
+from agent.core.units import format_duration
+from agent.errors import Unavailable
+from agent.host.certificate import Certificate
+from agent.host.http import BODY_LIMIT, Failure, Request, Response, Trouble
+from agent.host.machine import Machine
+from agent.host.routes import find_no_way, is_answering, is_own_address
+from agent.host.url import MASK, Url, is_secret_name, list_secrets, mask_secrets, parse_url
+from agent.host.visit import Astray, Visit, parse_redirects, visit
+
+CAUSES = {
+    "refused": "The port is closed.",
+    "timeout": "There was no whole answer in time.",
+    "tls": "No TLS connection came about: the certificate is not accepted, or there is no TLS.",
+    "dns": "The name has no address, or nobody could be asked for it.",
+    "unreachable": "There is no way to the host, or a firewall forbids it.",
+    "reset": "The connection was ended before the answer was whole.",
+    "invalid": "What answers does not speak HTTP, or packed its body wrongly.",
+    "redirects": "Redirects lead nowhere, or on and on.",
+    "elsewhere": "It redirects to another site, which is not asked.",
+    "unclear": "A condition cannot be judged: what it compares is not in the answer.",
+    "offline": "This host itself is not connected; nothing is known of the other one.",
+}
+
+#: Of `timeout`, for the request; the rest is for finding out whose fault it is.
+_SHARE = 0.8
+#: Longest wait for the reference, in seconds and as a share of `timeout`.
+_REFERENCE_SECONDS, _REFERENCE_SHARE = 2.0, 0.1
+#: Longest request for evidence, and what is kept of the body, in characters.
+_EVIDENCE_SECONDS, _EXCERPT = 5.0, 2000
+
+_CAUSE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20\x21-\x7e\t]*[\x21-\x7e])?)?")
+#: Headers that the connection itself decides on.
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "expect"})
+_REMOTE = (Trouble.DNS, Trouble.UNREACHABLE, Trouble.TIMEOUT)
+
+
+def _check_url(text: str) -> str:
+    parse_url(text)
+    if "#" in text:
+        raise ValueError("must end before the `#`: what follows it is never sent")
+    return text
+
+
+def _check_condition(text: str) -> str:
+    parse_condition(text)
+    return text
+
+
+def _check_cause(name: str) -> str:
+    if name in CAUSES:
+        raise ValueError(f"`{name}` is a cause that every http check has: choose another word")
+    if not _CAUSE.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a cause: use small letters, digits, `_` and `-`")
+    return name
+
+
+def _check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a header")
+        if name.lower() in _FRAMING:
+            raise ValueError(f"`{name}` is sent as it must be: leave it out")
+        # The value is not repeated: it may be a secret.
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"the value of `{name}` must be one line of ASCII characters")
+    return headers
+
+
+def _mask_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: MASK if is_secret_name(name) else value for name, value in headers.items()}
+
+
+def _check_address(text: str) -> str:
+    read_address(text)
+    return text
+
+
+def _check_port_too(text: str) -> str:
+    if read_address(text)[1] is None:
+        raise ValueError(f"{text!r} needs a port: write for example 192.0.2.1:53")
+    return text
+
+
+def read_address(text: str) -> tuple[str, int | None]:
+    """Address and port of `127.0.0.1:443`, `[::1]:443` or either without a port.
+
+    Raises ValueError with the way out.
+    """
+    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([\d.]+)(?::(\d{1,5}))?|([^\[\]]+)", text)
+    try:
+        if match is None:
+            raise ValueError
+        host = match[1] or match[3] or match[5]
+        port = match[2] or match[4]
+        ipaddress.ip_address(host)
+        if port is not None and not 1 <= int(port) <= 65535:
+            raise ValueError
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no address: write for example 127.0.0.1:443, [::1]:443 or 127.0.0.1"
+        ) from error
+    return host, int(port) if port else None
+
+
+def _check_redirects(text: str) -> str:
+    parse_redirects(text)
+    return text
+
+
+_Address = Annotated[str, AfterValidator(_check_address)]
+_Conditions = Mapping[
+    Annotated[str, AfterValidator(_check_cause)], Annotated[str, AfterValidator(_check_condition)]
+]
+
+
+class HttpOptions(CheckOptions):
+    """An address of the web, and what is wrong with its answers."""
+
+    type: Literal["http"]
+    url: Annotated[
+        str,
+        AfterValidator(_check_url),
+        PlainSerializer(lambda text: _mask_url(text), return_type=str, when_used="json"),
+    ] = Field(repr=False, description="An http:// or https:// address.")
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = Field(
+        default="GET", description="How it is asked."
+    )
+    headers: Annotated[
+        Mapping[str, str],
+        AfterValidator(_check_headers),
+        PlainSerializer(_mask_headers, when_used="json"),
+    ] = Field(default_factory=dict, repr=False, description="Request headers, by name.")
+    body: Annotated[
+        str | None,
+        PlainSerializer(lambda text: text and MASK, when_used="json"),
+    ] = Field(default=None, repr=False, description="What is sent with the request.")
+    connect: _Address | None = Field(
+        default=None,
+        description="The address, and the port if it is another one, to connect to instead of "
+        "the name's own: `127.0.0.1:443`. The Host header and TLS keep the name.",
+    )
+    redirects: Annotated[str, AfterValidator(_check_redirects)] = Field(
+        default="stay",
+        description="`stay` follows redirects within the site, `follow` to everywhere, both at "
+        "most five; `stay(2)`: at most two; `never`: the redirect is the answer.",
+    )
+    tls: Literal["verify", "no-verify"] = Field(
+        default="verify", description="Whether the certificate must be good."
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="Certificates of the authorities to trust, PEM; left out: the system's.",
+    )
+    body_limit: int = Field(
+        default=BODY_LIMIT, ge=1024, le=64 * 1024 * 1024, description="Bytes read of a body."
+    )
+    reference: Annotated[str, AfterValidator(_check_port_too)] | None = Field(
+        default=None,
+        description="Address and TCP port of another host, `192.0.2.1:53`: while it does not "
+        "answer either, this host counts as offline.",
+    )
+    critical: _Conditions = Field(
+        default_factory=lambda: {"status": "[STATUS] >= 400"},
+        description="Cause: the condition that is true when users are failed.",
+    )
+    warning: _Conditions = Field(
+        default_factory=dict, description="Cause: the condition that is true when it needs a look."
+    )
+
+
+def _mask_url(text: str) -> str:
+    """As it is written, unless it holds a secret."""
+    url = parse_url(text)
+    return str(url) if url.user is not None or MASK in str(url) else text
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """An answer as conditions see it."""
+
+    response: Response
+    response_seconds: float
+    certificate_expires_seconds: float | None
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    @property
+    def body_length(self) -> int:
+        return len(self.response.body)
+
+    @property
+    def cut(self) -> bool:
+        return self.response.cut
+
+    @property
+    def text(self) -> str:
+        return self.response.text
+
+    def header(self, name: str) -> str | None:
+        return self.response.header(name)
+
+
+async def look(options: HttpOptions, machine: Machine) -> tuple[Finding, ...]:
+    """One finding, on the address. Raises Unavailable when this host cannot even try."""
+    assert options.timeout is not None  # noqa: S101 - the configuration filled it in
+    request = _make_request(options)
+    redirects = parse_redirects(options.redirects)
+    seen = await visit(machine.http, request, redirects, options.timeout * _SHARE)
+    if isinstance(seen.result, Failure):
+        why = await _find_own_fault(options, seen.result)
+        return (_judge_failure(options, seen, seen.result, why),)
+    return (_judge(options, seen, seen.result, now=time.time()),)
+
+
+def _make_request(options: HttpOptions) -> Request:
+    address, port = read_address(options.connect) if options.connect else ("", None)
+    return Request(
+        url=parse_url(options.url),
+        method=options.method,
+        headers=options.headers,
+        body=(options.body or "").encode(),
+        address=address,
+        port=port,
+        verify=options.tls == "verify",
+        ca_file=options.ca_file,
+        body_limit=options.body_limit,
+    )
+
+
+async def _find_own_fault(options: HttpOptions, failure: Failure) -> str:
+    """Why this host is to blame for a failure, and not the other one; empty when it is not."""
+    reached = failure.timings.connect is not None
+    if failure.trouble not in _REMOTE or reached:
+        return ""
+    if any(is_own_address(address) for address in failure.addresses):
+        return ""
+    if why := find_no_way(failure.addresses):
+        return why
+    if options.reference and options.timeout:
+        address, port = read_address(options.reference)
+        seconds = min(_REFERENCE_SECONDS, options.timeout * _REFERENCE_SHARE)
+        if not await is_answering(address, port or 0, seconds):
+            return f"the reference {options.reference} does not answer either"
+    return ""
+
+
+def _judge_failure(options: HttpOptions, seen: Visit, failure: Failure, own_fault: str) -> Finding:
+    where = f" (redirected to {seen.request.url})" if len(seen.way) > 1 else ""
+    why = _mask(options, failure.why)
+    if own_fault:
+        return _make_finding(
+            options,
+            Status.UNKNOWN,
+            "offline",
+            f"cannot tell of {{}}{where}: this host is offline, {own_fault}",
+            facts={"Attempt": why},
+        )
+    facts = {"Addresses": ", ".join(failure.addresses)} if failure.addresses else {}
+    return _make_finding(
+        options,
+        Status.CRITICAL,
+        failure.trouble.value,
+        f"{{}}{where} does not answer: {why}",
+        facts=facts,
+        measurements={"response_seconds": seen.seconds},
+    )
+
+
+def _judge(options: HttpOptions, seen: Visit, response: Response, *, now: float) -> Finding:
+    """The finding on an answer. `now`: seconds since 1970, as certificates count."""
+    expires = response.chain[0].ends - now if response.chain else None
+    answer = _Seen(
+        response=response, response_seconds=seen.seconds, certificate_expires_seconds=expires
+    )
+    criticals = _judge_conditions(options.critical, answer)
+    warnings = _judge_conditions(options.warning, answer)
+    status, cause, why = Status.OK, "", ""
+    if found := _first(criticals, holds=True):
+        status, (cause, why) = Status.CRITICAL, found
+    elif seen.astray is Astray.LOST:
+        status, cause, why = Status.CRITICAL, "redirects", seen.why
+    elif found := _first(criticals, holds=None):
+        status, cause, why = Status.UNKNOWN, "unclear", f"{found[0]} cannot be judged: {found[1]}"
+    elif seen.astray is Astray.ELSEWHERE:
+        status, cause, why = Status.WARNING, "elsewhere", seen.why
+    elif found := _first(warnings, holds=True):
+        status, (cause, why) = Status.WARNING, found
+    elif found := _first(warnings, holds=None):
+        status, cause, why = Status.UNKNOWN, "unclear", f"{found[0]} cannot be judged: {found[1]}"
+
+    said = _describe_status(response)
+    facts = {"Answer": said, "From": response.peer}
+    if len(seen.way) > 1:
+        facts["Redirected to"] = seen.way[-1]
+    also = [
+        name
+        for name, (_, verdict) in {**warnings, **criticals}.items()
+        if verdict.holds and name != cause
+    ]
+    if also:
+        facts["Also"] = ", ".join(also)
+    if response.cut:
+        facts["Body"] = f"longer than the {options.body_limit} bytes that are read"
+    summary = f"{{}} answers {said} in {format_duration(seen.seconds)}"
+    if why:
+        summary = f"{{}} answers {said}: {_mask(options, why)}"
+    return _make_finding(
+        options,
+        status,
+        cause,
+        summary,
+        facts=facts,
+        measurements=_measure(response, seen.seconds, expires),
+    )
+
+
+_Judged = Mapping[str, tuple[Condition, Verdict]]
+
+
+def _judge_conditions(conditions: Mapping[str, str], answer: _Seen) -> _Judged:
+    judged = {}
+    for cause, text in conditions.items():
+        condition = parse_condition(text)
+        judged[cause] = (condition, condition.judge(answer))
+    return judged
+
+
+def _first(judged: _Judged, *, holds: bool | None) -> tuple[str, str] | None:
+    """Cause and words of the first condition with that verdict."""
+    for cause, (condition, verdict) in judged.items():
+        if verdict.holds is holds:
+            if holds and condition.kinds == {Kind.STATUS}:
+                return cause, condition.text
+            return cause, f"{verdict.why} ({condition.text})"
+    return None
+
+
+def _measure(response: Response, seconds: float, expires: float | None) -> dict[str, float]:
+    timings = response.timings
+    measured = {
+        "status_code": float(response.status),
+        "response_seconds": seconds,
+        "dns_seconds": timings.dns,
+        "connect_seconds": timings.connect,
+        "tls_seconds": timings.tls,
+        "first_byte_seconds": timings.first_byte,
+        "body_bytes": float(len(response.body)),
+        "certificate_expires_seconds": expires,
+    }
+    return {name: value for name, value in measured.items() if value is not None}
+
+
+def _describe_status(response: Response) -> str:
+    reason = "".join(letter for letter in response.reason[:40] if letter.isprintable())
+    return f"{response.status} {reason}".rstrip()
+
+
+def _make_finding(
+    options: HttpOptions,
+    status: Status,
+    cause: str,
+    summary: str,
+    *,
+    facts: Mapping[str, str],
+    measurements: Mapping[str, float] | None = None,
+) -> Finding:
+    """`{}` in the summary stands for the address."""
+    subject = str(parse_url(options.url))
+    return Finding(
+        subject=subject,
+        status=status,
+        cause=cause,
+        summary=summary.replace("{}", subject, 1),
+        facts=facts,
+        measurements=measurements or {},
+        resource=f"url:{subject}",
+    )
+
+
+def _mask(options: HttpOptions, text: str) -> str:
+    """A text without the secrets that the configuration holds, wherever a server repeats them."""
+    secrets = {value for name, value in options.headers.items() if is_secret_name(name)}
+    # `Bearer abc`: the word before is no secret, and what follows may come alone.
+    secrets |= {word for value in secrets for word in value.split()[1:]}
+    return mask_secrets(text, {*secrets, *list_secrets(parse_url(options.url))})
+
+
+# Evidence
+
+
+async def gather(options: HttpOptions, _finding: Finding, machine: Machine) -> tuple[Evidence, ...]:
+    """The address asked once more: what it answers, from where, and with which certificates."""
+    request = replace(_make_request(options), chain=True)
+    seconds = min(_EVIDENCE_SECONDS, (options.timeout or _EVIDENCE_SECONDS) * _SHARE)
+    seen = await visit(machine.http, request, parse_redirects(options.redirects), seconds)
+    result = seen.result
+    lines = [*(f"Asked: {request.method} {address}" for address in seen.way)]
+    lines.append(f"Resolved: {await _describe_addresses(options, machine)}")
+    items = []
+    chain: tuple[Certificate, ...] = ()
+    if isinstance(result, Failure):
+        lines.append(f"No answer: {result.why}")
+        lines += _describe_timings(result)
+        if result.trouble is Trouble.TLS:
+            chain = await _read_rejected(seen.request, machine, seconds)
+    else:
+        lines += [f"Answer: {_describe_status(result)}", f"From: {result.peer}"]
+        lines += [f"{name}: {MASK if is_secret_name(name) else v}" for name, v in result.headers]
+        lines += _describe_timings(result)
+        lines.append(f"Whole: {seen.seconds:.3f} s")
+        chain = result.chain
+        if result.body:
+            excerpt = result.text[:_EXCERPT]
+            items.append(Evidence(title="Beginning of the body", text=_mask(options, excerpt)))
+    subject = str(request.url)
+    items.insert(0, Evidence(title=f"Answer of {subject}", text=_mask(options, "\n".join(lines))))
+    if chain:
+        text = "\n".join(map(_describe_certificate, chain))
+        items.append(Evidence(title="Certificates", text=text))
+    return tuple(items)
+
+
+async def _describe_addresses(options: HttpOptions, machine: Machine) -> str:
+    if options.connect:
+        return f"no, {options.connect} is configured"
+    url = parse_url(options.url)
+    if url.is_address:
+        return "no, the host is an address"
+    try:
+        async with asyncio.timeout(_EVIDENCE_SECONDS / 2):
+            return ", ".join(await machine.http.resolve(url.host))
+    except (Unavailable, TimeoutError) as error:
+        return str(error) or "took too long"
+
+
+def _describe_timings(result: Response | Failure) -> list[str]:
+    timings = result.timings
+    stages = {
+        "Name": timings.dns,
+        "Connection": timings.connect,
+        "TLS": timings.tls,
+        "First byte": timings.first_byte,
+    }
+    return [f"{name}: {value:.3f} s" for name, value in stages.items() if value is not None]
+
+
+async def _read_rejected(
+    request: Request, machine: Machine, seconds: float
+) -> tuple[Certificate, ...]:
+    """The certificates that were not accepted. Nothing secret is sent to who shows them."""
+    bare = Request(
+        url=Url(
+            scheme=request.url.scheme, host=request.url.host, port=request.url.port, target="/"
+        ),
+        method="HEAD",
+        address=request.address,
+        port=request.port,
+        verify=False,
+        chain=True,
+    )
+    result = await machine.http.fetch(bare, seconds)
+    return result.chain if isinstance(result, Response) else ()
+
+
+def _describe_certificate(certificate: Certificate) -> str:
+    begins, ends = (
+        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
+        for at in (certificate.begins, certificate.ends)
+    )
+    names = f" for {', '.join(certificate.names[:10])}" if certificate.names else ""
+    return (
+        f"{certificate.subject or 'nameless'}{names}: from {certificate.issuer or 'nameless'}, "
+        f"{begins} to {ends}"
+    )
+
+
+HTTP = CheckType(
+    name="http",
+    summary="A page, or another answer over HTTP, is what it should be.",
+    model=HttpOptions,
+    look=look,
+    causes=CAUSES,
+    gather=gather,
+    own_causes=lambda options: frozenset({*options.critical, *options.warning}),
+)
