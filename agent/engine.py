@@ -23,6 +23,11 @@ _log = logging.getLogger(__name__)
 _TRY_AGAIN = 1.0
 
 
+#: Called after a failed read or write, with the host as the last commit left it: whether the state
+#: now lives where it can be used, so that it may be tried once more.
+Rescue = Callable[[StoreError, Host], bool]
+
+
 #: Called on the event loop after a decision was committed, in order.
 Listener = Callable[[Event, Decision], None]
 
@@ -34,8 +39,17 @@ class Engine:
     two cannot differ.
     """
 
-    def __init__(self, *, state: State, clock: Clock, policy: Policy, writer: Executor) -> None:
+    def __init__(
+        self,
+        *,
+        state: State,
+        clock: Clock,
+        policy: Policy,
+        writer: Executor,
+        rescue: Rescue = lambda _error, _host: False,
+    ) -> None:
         self._state = state
+        self._rescue = rescue
         self._clock = clock
         self._policy = policy
         self._writer = writer
@@ -89,8 +103,21 @@ class Engine:
 
     async def read(self, query: Callable[[State], T]) -> T:
         """Runs a query on the state, in turn with the decisions."""
+
+        def ask() -> T:
+            try:
+                return query(self._state)
+            except StoreError as error:
+                if not self._rescue(error, self._host):
+                    raise
+                return query(self._state)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, ask)
+
+    async def tend(self, work: Callable[[Host], None]) -> None:
+        """Runs work on the state's own keeper, in turn with the decisions."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writer, query, self._state)
+        await loop.run_in_executor(self._writer, lambda: work(self._host))
 
     def close(self) -> None:
         """Stops the alarm; the state itself is closed by whoever opened it."""
@@ -102,9 +129,10 @@ class Engine:
         old = self._host
         decision = decide(old, event, self._policy, self._clock.now())
         try:
-            self._state.save(old, decision)
+            self._save(old, decision)
         except StoreError:
             # A failed COMMIT may have reached the disk: believe the file, keep what is only ours.
+            self._state.load()
             kept = self._state.load_host()
             self._host = replace(
                 kept,
@@ -115,6 +143,16 @@ class Engine:
             raise
         self._host = decision.host
         return decision
+
+    def _save(self, old: Host, decision: Decision) -> None:
+        before = self._state.commits
+        try:
+            self._state.save(old, decision)
+        except StoreError as error:
+            if not self._rescue(error, old):
+                raise
+            if self._state.commits == before:
+                self._state.save(old, decision)
 
     def _set_alarm(self, decision: Decision) -> None:
         self.close()

@@ -12,12 +12,15 @@ from typing import Any, Protocol, TypeVar
 from agent.clock import Clock
 from agent.core.model import (
     Decision,
+    Doubt,
     Event,
     Host,
     Instant,
     Notice,
     NoticeState,
+    Ordered,
     Outcome,
+    Reason,
     Run,
     RunEnded,
     RunStarted,
@@ -159,13 +162,13 @@ class Worker:
         for task in (*self._tasks, *([self._post] if self._post else [])):
             task.cancel()
 
-    def hear(self, _event: Event, decision: Decision) -> None:
+    def hear(self, event: Event, decision: Decision) -> None:
         """Takes up what a decision made due, once it is committed."""
         if self._closing:
             return
         for run in decision.runs:
             self._spawn(run, self._start(run))
-        if decision.notices:
+        if decision.notices or isinstance(event, Ordered):
             self._mail.set()
 
     def _spawn(self, run: Run, work: Awaitable[None]) -> None:
@@ -231,7 +234,7 @@ class Worker:
     async def _deliver_due(self) -> float | None:
         """One round of deliveries; the seconds until the next is due, None when nothing waits."""
         now = self._clock.now()
-        waiting = await self._read(State.due_notices)
+        waiting = held_back(await self._read(State.due_notices), self._host().doubt)
         for notice in [n for n in waiting if now >= n.expires]:
             await self._mark(replace(notice, state=NoticeState.EXPIRED))
         waiting = tuple(n for n in waiting if now < n.expires)
@@ -283,6 +286,13 @@ class Worker:
     async def _mark(self, notice: Notice) -> None:
         await self._read(lambda state: state.update_notice(notice))
         self._on_notice(notice)
+
+
+def held_back(waiting: Sequence[Notice], doubt: Doubt | None) -> tuple[Notice, ...]:
+    """What may be delivered: while the state is in doubt, only what the agent says of that."""
+    return tuple(
+        n for n in waiting if doubt is None or (n.reason is Reason.AGENT and n.created >= doubt.since)
+    )
 
 
 def first_in_order(waiting: Sequence[Notice]) -> list[Notice]:

@@ -20,6 +20,7 @@ from agent.core.holds import (
     find_unseen_upstream,
     next_step,
     rank,
+    say_doubt,
     silence_of,
     stale_checks,
     upstream_incidents,
@@ -30,6 +31,7 @@ from agent.core.model import (
     Approval,
     CheckPolicy,
     Decision,
+    Doubt,
     Event,
     Finding,
     Held,
@@ -46,6 +48,7 @@ from agent.core.model import (
     Policy,
     Reason,
     Reconfigured,
+    Reported,
     ResolvedBy,
     Run,
     RunEnded,
@@ -67,6 +70,7 @@ from agent.core.reasons import (
     owes_words,
     reminder_due,
     write_notices,
+    write_report,
 )
 from agent.errors import Conflict, Invalid, NotFound
 
@@ -97,6 +101,8 @@ def decide(host: Host, event: Event, policy: Policy, now: Instant) -> Decision:
             _take_run_end(desk, event)
         case Ordered():
             _take_order(desk, event)
+        case Reported():
+            _take_report(desk, event)
         case Reconfigured() | Tick():  # pragma: no branch
             pass
     _drop_what_is_not_configured(desk)
@@ -316,6 +322,21 @@ def _with_retry(incident: Incident, desk: _Desk) -> Incident:
     return replace(incident, retry_at=desk.now + wait)
 
 
+def _take_report(desk: _Desk, event: Reported) -> None:
+    """Told to all who want to hear of the agent; to one route only while the state is in doubt."""
+    known = desk.host.doubt
+    if event.doubt:
+        if known is not None and known.why == event.doubt:
+            return
+        desk.host = replace(desk.host, doubt=Doubt(why=event.doubt, since=desk.now))
+    details = {"summary": event.summary, "severity": event.severity.value}
+    notices, serial = write_report(
+        details, desk.policy, desk.now, desk.host.serial, only_one=desk.host.doubt is not None
+    )
+    desk.notices.extend(notices)
+    desk.host = replace(desk.host, serial=serial)
+
+
 def _take_order(desk: _Desk, order: Ordered) -> None:
     match order.verb:
         case Verb.ACKNOWLEDGE:
@@ -335,6 +356,10 @@ def _take_order(desk: _Desk, order: Ordered) -> None:
             desk.host = replace(desk.host, paused=pause)
         case Verb.RESUME:
             desk.host = replace(desk.host, paused=None)
+        case Verb.CONFIRM:
+            if desk.host.doubt is None:
+                raise Conflict("cannot confirm this host: nothing is in doubt")
+            desk.host = replace(desk.host, doubt=None)
         case Verb.SILENCE:
             _silence(desk, order)
         case Verb.END_SILENCE:
@@ -426,6 +451,8 @@ def _end_silence(desk: _Desk, order: Ordered) -> None:
 def _run_by_hand(desk: _Desk, order: Ordered) -> None:
     if order.step is None:
         raise Invalid("cannot run: no remedy is named")
+    if desk.host.doubt is not None and not order.preview:
+        raise Conflict(f"cannot run {order.step.remedy}: {say_doubt(desk.host.doubt)}")
     lock = fill_lock(order.step, order.step.options)
     busy = why_busy(desk.host.runs, lock, desk.policy)
     if busy:
@@ -503,6 +530,8 @@ def _storm_members(desk: _Desk) -> list[Incident]:
 
 def _watch_for_storm(desk: _Desk) -> None:
     policy, now, storm = desk.policy, desk.now, desk.host.storm
+    if desk.host.doubt is not None:
+        return
     members = _storm_members(desk)
     if storm is None:
         fresh = [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from agent.core.advance import confirmed
 from agent.core.model import (
     CheckPolicy,
+    Doubt,
     Finding,
     Held,
     Hold,
@@ -192,9 +193,16 @@ def why_not(
     return next(gates(incident, check, host, policy, now), None)
 
 
+def say_doubt(doubt: Doubt) -> str:
+    """What holds a host whose state is in doubt, with the way out."""
+    return f"this host is not confirmed ({doubt.why}): `hostmend confirm` lets it act and tell"
+
+
 def _gates_of_operators(
     incident: Incident, host: Host, policy: Policy, now: Instant
 ) -> Iterator[Held]:
+    if host.doubt is not None:
+        yield Held(hold=Hold.PAUSED, detail=say_doubt(host.doubt))
     if host.paused is not None:
         who = f"{host.paused.by} paused all runs"
         detail = f"{who}: {host.paused.why}" if host.paused.why else who

@@ -415,6 +415,16 @@ class Pause:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """The state may not be this host's own (lost, or a clone's): until an operator confirms it,
+    nothing is run and nobody is told but of the doubt itself.
+    """
+
+    why: str
+    since: Instant
+
+
+@dataclass(frozen=True, kw_only=True)
 class Host:
     """All that decisions span, as one transaction sees it."""
 
@@ -425,6 +435,7 @@ class Host:
     looked: Mapping[str, LastLook] = field(default_factory=dict)
     storm: Storm | None = None
     paused: Pause | None = None
+    doubt: Doubt | None = None
     #: What the whole host is doing that forbids runs (`booting`), and when that was last seen.
     transition: str = ""
     transition_seen: Instant | None = None
@@ -584,6 +595,7 @@ class Verb(StrEnum):
     CLOSE = "close"
     PAUSE = "pause"
     RESUME = "resume"
+    CONFIRM = "confirm"
     SILENCE = "silence"
     END_SILENCE = "end_silence"
     RUN = "run"
@@ -615,11 +627,21 @@ class Reconfigured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reported:
+    """The agent itself needs attention."""
+
+    summary: str
+    severity: Status = Status.CRITICAL
+    #: Why the state may not be this host's; empty: it is.
+    doubt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tick:
     """Time went on."""
 
 
-Event = Looked | RunStarted | RunEnded | Ordered | Reconfigured | Tick
+Event = Looked | RunStarted | RunEnded | Ordered | Reconfigured | Reported | Tick
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,8 +46,8 @@ def find_reasons(
     policy: Policy,
     now: Instant,
 ) -> tuple[Say, ...]:
-    """Everything that must be said of an incident now; nothing while it is silenced."""
-    if incident.opened is None or silence_of(incident, host, policy, now) is not None:
+    """Everything that must be said of an incident now; nothing while it is muted."""
+    if incident.opened is None or _is_muted(incident, host, policy, now):
         return ()
     if incident.state.ended:
         return tuple(_of_end(incident, host, policy, now))
@@ -143,6 +143,11 @@ def _is_covered(incident: Incident, host: Host) -> bool:
     return host.storm is not None and (not host.storm.said or "storm" in incident.said)
 
 
+def _is_muted(incident: Incident, host: Host, policy: Policy, now: Instant) -> bool:
+    """Whether a silence, or a doubt about the host's state, keeps it from being told."""
+    return host.doubt is not None or silence_of(incident, host, policy, now) is not None
+
+
 def opened_due(incident: Incident, policy: Policy) -> Instant:
     """When it may be told of: what is mended, or joined by many, within the wait is not."""
     return (incident.opened or incident.began) + policy.group_wait
@@ -156,10 +161,10 @@ def reminder_due(incident: Incident, policy: Policy) -> Instant | None:
 
 
 def owes_words(incident: Incident, host: Host, policy: Policy, now: Instant) -> bool:
-    """Whether an ended incident must be kept because a silence or a storm keeps its end unsaid."""
+    """Whether an ended incident must be kept because something keeps its end unsaid for now."""
     if {"healed", "ended"} & set(incident.said):
         return False
-    if silence_of(incident, host, policy, now) is not None:
+    if _is_muted(incident, host, policy, now):
         return bool(incident.said)
     by_run = incident.resolved_by is ResolvedBy.RUN
     return _is_covered(incident, host) and (by_run or bool(incident.said))
@@ -208,6 +213,31 @@ def write_notices(
                 )
             )
     return tuple(notices), serial
+
+
+def write_report(
+    details: Mapping[str, str], policy: Policy, now: Instant, serial: int, *, only_one: bool
+) -> tuple[tuple[Notice, ...], int]:
+    """What the agent says of itself, and the last number used.
+
+    It must reach somebody: the first route takes it where none names the reason. `only_one`: one
+    route is told and no other.
+    """
+    named = [route for route in policy.routes if Reason.AGENT in route.reasons]
+    told = (named or list(policy.routes))[: 1 if only_one or not named else None]
+    notices = tuple(
+        Notice(
+            id=f"n{serial + number}",
+            route=route.name,
+            reason=Reason.AGENT,
+            created=now,
+            expires=now + policy.notice_for,
+            details=details,
+            due=now,
+        )
+        for number, route in enumerate(told, 1)
+    )
+    return notices, serial + len(notices)
 
 
 def mark_said(incident: Incident, say: Say, now: Instant) -> Incident:

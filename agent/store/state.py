@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from agent.access import Action, Token
 from agent.core.model import (
     Decision,
+    Doubt,
     Host,
     Incident,
     Notice,
@@ -77,6 +78,7 @@ _SILENCE = TypeAdapter(Silence)
 _TRANSITION = TypeAdapter(Transition)
 _STORM = TypeAdapter(Storm | None)
 _PAUSE = TypeAdapter(Pause | None)
+_DOUBT = TypeAdapter(Doubt | None)
 _TOKEN = TypeAdapter(Token)
 _ACTION = TypeAdapter(Action)
 
@@ -87,6 +89,21 @@ def number_of(item_id: str) -> int:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 15:
         raise StoreError(f"cannot read {item_id!r}: an id is a letter and a number, such as i17")
     return int(digits)
+
+
+def read_schema(path: Path) -> int:
+    """The schema of a file, read from its header so that nothing in it is touched; 0 for none.
+
+    https://www.sqlite.org/fileformat2.html#the_database_header, the user version.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(64)
+    except OSError:
+        return 0
+    if len(header) < 64 or not header.startswith(b"SQLite format 3\0"):
+        return 0
+    return int.from_bytes(header[60:64], "big")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +124,33 @@ class State:
     """
 
     def __init__(self, path: Path, *, reserve: int = RESERVE) -> None:
+        self._room = reserve
+        #: Transactions ever committed: of two files of one agent, the newer has more.
+        self.commits = 0
+        self._meta: dict[str, str] = {}
+        self._due: dict[str, Notice] = {}
+        self._tokens: list[Any] = []
+        self._open(path)
+        try:
+            self.load()
+        except (StoreError, ValueError) as error:
+            self._db.close()
+            raise StoreError(f"cannot read {path}: {error}") from error
+
+    def _open(self, path: Path) -> None:
         self.path = path
+        version = read_schema(path)
+        if version > SCHEMA:
+            raise StoreError(
+                f"cannot open {path}: its schema is {version}, this program knows {SCHEMA}; "
+                f"install the newer hostmend again"
+            )
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}") from error
         try:
-            self._prepare(reserve)
+            self._prepare()
         except sqlite3.Error as error:
             self._db.close()
             if "locked" in str(error):
@@ -122,45 +159,161 @@ class State:
                     f"or give this one a state directory of its own"
                 ) from error
             raise StoreError(f"cannot open {path}: {error}") from error
-        except StoreError:
-            self._db.close()
-            raise
 
-    def _prepare(self, reserve: int) -> None:
+    def _prepare(self) -> None:
         db = self._db
         db.execute("PRAGMA busy_timeout = 0")
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA:
-            raise StoreError(
-                f"cannot open {self.path}: its schema is {version}, this program knows {SCHEMA}; "
-                f"install the newer hostmend again"
-            )
         db.execute("PRAGMA journal_mode = PERSIST")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA temp_store = MEMORY")
         # An exclusive lock is taken at the first write and then kept.
         db.execute("BEGIN EXCLUSIVE")
+        #: Whether there was nothing before.
+        self.created = version == 0
         for step in _STEPS[version:]:
             for statement in step.split(";"):
                 if statement.strip():
                     db.execute(statement)
+        db.execute("INSERT OR IGNORE INTO meta VALUES ('era', lower(hex(randomblob(8))))")
         if version != SCHEMA:
             db.execute(f"PRAGMA user_version = {SCHEMA}")
         db.execute("COMMIT")
-        if version == 0 and reserve:
-            self._reserve(reserve)
+
+    def load(self) -> None:
+        """Reads again what is also kept in memory: after opening, or a commit of unknown end."""
+        self._meta = dict(self._rows("SELECT key, value FROM meta"))
+        self.commits = int(self._meta.get("commits", "0"))
+        self._due = {
+            notice.id: notice
+            for (body,) in self._rows("SELECT body FROM notice WHERE state = 'due' ORDER BY id")
+            for notice in (_NOTICE.validate_json(body),)
+        }
+        self._keep_tokens()
+
+    @property
+    def era(self) -> str:
+        """Made with the file: numbers given before a loss are never taken for those after it."""
+        return self._meta.get("era", "")
+
+    def find_fault(self) -> str:
+        """What is wrong with the file, in words; empty for nothing."""
+        try:
+            ((found, *_), *_) = self._rows("PRAGMA quick_check(1)")
+            self.load_host()
+        except (StoreError, ValueError) as error:
+            return str(error)
+        return "" if found == "ok" else str(found)
+
+    def keep_reserve(self) -> bool:
+        """Grows the file and its journal in advance; False where there is no room for that."""
+        db, size = self._db, self._room
+        try:
+            (free,) = db.execute("PRAGMA freelist_count").fetchone()
+            (page,) = db.execute("PRAGMA page_size").fetchone()
+            journal = self.path.with_name(f"{self.path.name}-journal").stat().st_size
+            if free * page < size // 2 or journal < size // 2:
+                self._reserve(size)
+        except (sqlite3.Error, OSError, StoreError):
+            return False
+        return True
 
     def _reserve(self, size: int) -> None:
-        """Grows the file by free pages, and the journal by having it hold them once."""
+        """Free pages for the file; the journal grows by holding them once."""
         db, chunk = self._db, 64 * 1024
+        # One that was killed on the way leaves its table.
+        db.execute("DROP TABLE IF EXISTS reserve")
         db.execute("CREATE TABLE reserve (body BLOB)")
         rows = [(bytes(chunk),)] * max(1, size // chunk)
+        try:
+            with self._transaction():
+                db.executemany("INSERT INTO reserve VALUES (?)", rows)
+            with self._transaction():
+                db.execute("UPDATE reserve SET body = randomblob(?)", (chunk,))
+        finally:
+            db.execute("DROP TABLE reserve")
+
+    # Another file
+
+    def move(self, path: Path) -> None:
+        """Goes on in another file, with everything that was committed.
+
+        What that file held is replaced in one transaction; the old file is left as it is. Raises
+        StoreError, and then nothing has changed.
+        """
+        target = State(path, reserve=0)
+        try:
+            self._db.backup(target._db)
+            fault = target.find_fault()
+            if fault:
+                raise StoreError(f"cannot use the copy in {path}: {fault}")
+        except sqlite3.Error as error:
+            target.close()
+            raise StoreError(f"cannot copy {self.path} to {path}: {error}") from error
+        except StoreError:
+            target.close()
+            raise
+        self.take_over(target)
+
+    def begin_again(self, path: Path, host: Host) -> None:
+        """Goes on in a new file with what memory holds, where the old one cannot even be read.
+
+        That is all that is still to be done: the host, the messages that are due, the tokens.
+        """
+        target = State(path, reserve=0)
+        try:
+            target.commits = self.commits
+            for key in ("era", "machine"):
+                if key in self._meta:
+                    target.set_meta(key, self._meta[key])
+            target.set_meta("partial", "yes")
+            with target._transaction():
+                target._db.executemany("INSERT INTO token VALUES (?, ?, ?)", self._tokens)
+            target.save(Host(), Decision(host=host, notices=tuple(self._due.values())))
+        except StoreError:
+            target.close()
+            raise
+        self.take_over(target)
+
+    @property
+    def partial(self) -> bool:
+        """Whether it was begun again from memory."""
+        return "partial" in self._meta
+
+    def adopt(self, newer: State) -> None:
+        """Takes over what a partial state holds: that is newer, and this one has all the rest."""
+        db = self._db
         with self._transaction():
-            db.executemany("INSERT INTO reserve VALUES (?)", rows)
-        with self._transaction():
-            db.execute("UPDATE reserve SET body = randomblob(?)", (chunk,))
-        db.execute("DROP TABLE reserve")
+            db.execute("DELETE FROM silence")
+            db.execute("DELETE FROM token")
+            db.execute("DELETE FROM meta WHERE key IN ('storm', 'paused', 'doubt')")
+            for table, columns in (
+                ("incident", "id, live, check_name, body"),
+                ("run", "id, counted, incident, body"),
+                ("notice", "id, state, incident, body"),
+                ("silence", "id, body"),
+                ("token", "id, hash, body"),
+                ("meta", "key, value"),
+                ("transition", "incident, body"),
+            ):
+                marks = ", ".join("?" for _ in columns.split(","))
+                db.executemany(
+                    f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608 - own names
+                    newer._rows(f"SELECT {columns} FROM {table}"),  # noqa: S608
+                )
+            db.execute("DELETE FROM meta WHERE key = 'partial'")
+            self.commits = max(self.commits, newer.commits)
+        for action in reversed(newer.list_actions(Listing(limit=KEPT_ACTIONS))):
+            self.add_action(action)
+        self.load()
+
+    def take_over(self, target: State) -> None:
+        """Goes on as another state that is open."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        self.path, self._db, self.created = target.path, target._db, False
+        self.load()
 
     def close(self) -> None:
         self._db.close()
@@ -170,7 +323,10 @@ class State:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
+            counted = ("commits", str(self.commits + 1))
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", counted)
             self._db.execute("COMMIT")
+            self.commits += 1
         except sqlite3.Error as error:
             self._roll_back()
             raise StoreError(f"cannot write {self.path}: {error}") from error
@@ -203,6 +359,7 @@ class State:
             ),
             storm=_STORM.validate_json(meta.get("storm", "null")),
             paused=_PAUSE.validate_json(meta.get("paused", "null")),
+            doubt=_DOUBT.validate_json(meta.get("doubt", "null")),
             serial=int(meta.get("serial", "0")),
         )
 
@@ -272,6 +429,7 @@ class State:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
             if decision.ended:
                 self._prune()
+        self._due.update((n.id, n) for n in decision.notices if n.state is NoticeState.DUE)
         return True
 
     def _changed_meta(self, old: Host, new: Host) -> dict[str, str]:
@@ -280,6 +438,8 @@ class State:
             meta["storm"] = _STORM.dump_json(new.storm).decode()
         if new.paused != old.paused:
             meta["paused"] = _PAUSE.dump_json(new.paused).decode()
+        if new.doubt != old.doubt:
+            meta["doubt"] = _DOUBT.dump_json(new.doubt).decode()
         if new.serial != old.serial:
             meta["serial"] = str(new.serial)
         return meta
@@ -306,10 +466,7 @@ class State:
 
     def due_notices(self) -> tuple[Notice, ...]:
         """Every notice that is neither delivered nor expired, oldest first."""
-        return tuple(
-            _NOTICE.validate_json(body)
-            for (body,) in self._rows("SELECT body FROM notice WHERE state = 'due' ORDER BY id")
-        )
+        return tuple(self._due.values())
 
     def update_notice(self, notice: Notice) -> None:
         """Records an attempt. A notice that is no longer due is left as it is."""
@@ -322,10 +479,10 @@ class State:
                     number_of(notice.id),
                 ),
             )
-
-    def add_notices(self, host: Host, notices: tuple[Notice, ...]) -> None:
-        """Saves notices about the agent itself, which no event of the core brings."""
-        self.save(host, Decision(host=host, notices=notices))
+        if notice.state is not NoticeState.DUE:
+            self._due.pop(notice.id, None)
+        elif notice.id in self._due:
+            self._due[notice.id] = notice
 
     # Tokens and the trail
 
@@ -336,6 +493,7 @@ class State:
             token = replace(token, id=f"t{number}")
             body = _TOKEN.dump_json(token).decode()
             self._db.execute("INSERT INTO token VALUES (?, ?, ?)", (number, digest, body))
+        self._keep_tokens()
         return token
 
     def update_token(self, token: Token) -> None:
@@ -344,6 +502,7 @@ class State:
                 "UPDATE token SET body = ? WHERE id = ?",
                 (_TOKEN.dump_json(token).decode(), number_of(token.id)),
             )
+        self._keep_tokens()
 
     def drop_tokens(self, token_ids: Iterable[str]) -> None:
         """Forgets tokens for good."""
@@ -351,6 +510,10 @@ class State:
             self._db.executemany(
                 "DELETE FROM token WHERE id = ?", [(number_of(i),) for i in token_ids]
             )
+        self._keep_tokens()
+
+    def _keep_tokens(self) -> None:
+        self._tokens = self._rows("SELECT id, hash, body FROM token")
 
     def load_tokens(self) -> tuple[tuple[Token, str], ...]:
         """Every token with the hash of its secret, oldest first."""
@@ -413,15 +576,15 @@ class State:
 
     def count_due(self) -> int:
         """Notices that wait for delivery."""
-        rows = self._rows("SELECT count(*) FROM notice WHERE state = ?", NoticeState.DUE.value)
-        return int(next(iter(rows))[0])
+        return len(self._due)
 
     def get_meta(self, key: str) -> str | None:
-        return self._one("SELECT value FROM meta WHERE key = ?", key)
+        return self._meta.get(key)
 
     def set_meta(self, key: str, value: str) -> None:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._meta[key] = value
 
     def _list(self, table: str, listing: Listing, condition: str = "1") -> Iterable[str]:
         where, values = [condition], []
