@@ -315,9 +315,7 @@ class Home:
 
     def _was_used(self) -> bool:
         """Whether an agent lived here: a first start is not a loss."""
-        return (self.directory / HISTORY).exists() or any(
-            self.directory.glob(f"{FILE}.corrupt-*")
-        )
+        return (self.directory / HISTORY).exists() or any(self.directory.glob(f"{FILE}.corrupt-*"))
 
     def _set_aside(self, why: str) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

@@ -78,7 +78,13 @@ ANSWERS: list[tuple[str, bytes, dict[str, Any], tuple[str, str]]] = [
     (
         "the first condition that holds names the cause",
         whole(b"x", "500 Oops"),
-        {"critical": {"one": "[STATUS] == 404", "two": "len([BODY]) == 1", "three": "[STATUS] > 1"}},
+        {
+            "critical": {
+                "one": "[STATUS] == 404",
+                "two": "len([BODY]) == 1",
+                "three": "[STATUS] > 1",
+            }
+        },
         ("critical", "two"),
     ),
     (
@@ -192,9 +198,7 @@ async def test_answer(
     assert verdict(await look_at(url=served.url, **options)) == wanted
 
 
-async def test_a_gzip_bomb_is_read_to_the_limit_and_no_further(
-    serve: Serve, look_at: Look
-) -> None:
+async def test_a_gzip_bomb_is_read_to_the_limit_and_no_further(serve: Serve, look_at: Look) -> None:
     bomb = gzip.compress(b"0" * 50_000_000)
     served = await serve(whole(bomb, "200 OK", "Content-Encoding: gzip"))
     finding = await look_at(url=served.url)
@@ -283,9 +287,7 @@ async def test_head_is_asked_and_its_length_promises_nothing(serve: Serve, look_
     assert served.asked[0].startswith(b"HEAD / HTTP/1.1\r\n")
 
 
-async def test_method_headers_and_body_are_sent_as_configured(
-    serve: Serve, look_at: Look
-) -> None:
+async def test_method_headers_and_body_are_sent_as_configured(serve: Serve, look_at: Look) -> None:
     bodies: list[bytes] = []
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
