@@ -264,7 +264,6 @@ def _open_pending(desk: _Desk, finding: Finding, event: Looked, check: CheckPoli
     desk.transitions.append(
         Transition(incident=incident.id, at=desk.now, old=None, new=State.PENDING, why=incident.why)
     )
-    desk.put(incident)
     desk.signal(incident, signal_of_look(incident, check), finding.summary)
 
 

@@ -86,6 +86,7 @@ class Scene:
         assert not again.ended
         assert again.wake == self.last.wake
         assert again.look == self.last.look
+        assert again.holds == self.last.holds
         return self.last
 
     def wait(self, seconds: float) -> Decision:
@@ -94,8 +95,10 @@ class Scene:
         while self.last.wake is not None and self.last.wake <= target:
             self.now = self.last.wake
             self.send(Tick())
-        self.now = target
-        return self.send(Tick())
+        self.now, before = target, self.host
+        decision = self.send(Tick())
+        assert decision.host == before, "something happened before its wake"
+        return decision
 
     def looks(
         self, name: str = "web", *findings: Finding, began: float | None = None, **changes: Any

@@ -225,6 +225,12 @@ def test_downtime_counts_from_where_the_host_knows_it_to_the_first_pass() -> Non
     assert record_look(again, seen(OK), 135.0, 135.5, ONCE).downtime == 45.0
 
 
+def test_a_moment_of_downtime_counts_as_what_it_was() -> None:
+    failing = record_look(incident(State.PENDING, recent=()), seen(), 100.0, 100.5, ONCE)
+    assert record_look(failing, seen(OK), 100.25, 100.5, ONCE).downtime == 0.25
+    assert record_look(failing, seen(OK), 99.0, 100.5, ONCE).downtime == 0.0
+
+
 def test_a_subject_that_failed_before_the_look_knows_it_counts_from_the_look() -> None:
     first = incident(State.PENDING, recent=())
     assert record_look(first, seen(), 100.0, 100.5, ONCE).failing_since == 100.0

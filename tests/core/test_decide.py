@@ -142,6 +142,12 @@ def test_what_an_incident_knows_of_its_beginning() -> None:
     assert scene.incident().before.summary == "exited with 1", "evidence from before"
 
 
+def test_a_finding_without_a_sentence_is_explained_by_its_cause() -> None:
+    scene = Scene(bare("web"))
+    scene.fails()
+    assert [t.why for t in scene.transitions[:2]] == ["failed", "confirmed"]
+
+
 def test_a_beginning_in_the_future_is_not_believed() -> None:
     scene = Scene(bare("web"))
     scene.fails(since=5000.0)
@@ -276,6 +282,14 @@ def test_an_older_or_doubled_look_is_dropped() -> None:
     assert scene.incident().recent == (Status.CRITICAL,)
 
 
+def test_an_older_look_opens_nothing_after_a_newer_one_passed() -> None:
+    scene = Scene()
+    scene.passes()
+    for began in (scene.now, scene.now - 5):
+        scene.fails(began=began)
+        assert scene.host.incidents == ()
+
+
 def test_where_the_last_look_is_forgotten_the_incident_still_knows_its_own() -> None:
     scene = Scene(bare("web"))
     scene.fails()
@@ -321,6 +335,13 @@ def test_a_run_that_never_started_ends_no_earlier_than_it_was_planned() -> None:
     scene.send(RunEnded(run=scene.alive().id, outcome=Outcome.LOST, ended=0.0))
     (run,) = scene.host.runs
     assert (run.started, run.ended) == (None, planned)
+
+
+def test_a_run_that_ends_well_calls_nobody_and_plans_no_slow_try() -> None:
+    scene = Scene()
+    scene.fails()
+    scene.ends()
+    assert scene.incident().retry_at is None
 
 
 def test_a_run_starts_once() -> None:
