@@ -115,6 +115,8 @@ def test_looks_that_pass_leave_nothing_behind() -> None:
     assert scene.transitions == []
     assert scene.host.looked["web"] == LastLook(began=scene.now, ended=scene.now, ok=True)
     assert scene.last.wake is None
+    scene.warns()
+    assert not scene.host.looked["web"].ok
 
 
 def test_each_subject_has_its_own_incident() -> None:
@@ -368,6 +370,7 @@ def test_a_run_that_did_not_end_well_leads_to_verification_and_then_on(outcome: 
     scene.fails()
     assert scene.state() is State.OPEN
     assert scene.incident().why == "still critical after the run"
+    assert scene.incident().retry_at is None
     assert name_of_hold(scene) is Hold.COOLING_DOWN
     scene.wait(10)
     assert len(scene.runs) == 2
@@ -823,6 +826,7 @@ def test_an_old_finding_is_looked_at_again_before_acting() -> None:
     scene.orders(Verb.PAUSE)
     scene.fails()
     scene.wait(100)
+    assert scene.last.look == frozenset(), "nothing would come of it yet"
     scene.orders(Verb.RESUME)
     assert scene.runs == []
     assert name_of_hold(scene) is Hold.LOOKING_UPSTREAM

@@ -334,6 +334,14 @@ def test_an_unconfirmed_critical_does_not_count_as_held() -> None:
     scene.wait(10)
     assert scene.said() == ["opened"]
     assert scene.incident().held_since is None
+    scene.fails()
+    assert scene.state() is State.REPAIRING
+    scene.orders(Verb.PAUSE)
+    scene.ends(Outcome.FAILED)
+    scene.fails()
+    assert scene.incident().held_since == scene.now
+    scene.warns()
+    assert scene.incident().held_since is None
     scene.wait(1000)
     assert scene.said() == ["opened"]
 
@@ -552,6 +560,24 @@ def test_four_failures_are_no_storm_nor_are_five_that_are_far_apart() -> None:
     scene.fails("c4")
     assert scene.host.storm is None
     assert scene.said() == ["opened"] * 4
+
+
+def test_warnings_are_no_storm() -> None:
+    scene = Scene(*five(mode=Mode.SHADOW))
+    for n in range(5):
+        scene.warns(f"c{n}")
+    assert scene.host.storm is None
+
+
+def test_the_window_of_a_storm_is_over_when_it_is_over() -> None:
+    scene = Scene(*five(mode=Mode.SHADOW), storm_at=2, storm_window=30.0)
+    scene.fails("c0")
+    scene.wait(29)
+    scene.fails("c1")
+    assert scene.host.storm is None
+    scene.wait(28)
+    scene.fails("c2")
+    assert scene.host.storm is not None
 
 
 def test_silenced_failures_make_no_storm() -> None:
