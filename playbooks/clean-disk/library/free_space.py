@@ -388,7 +388,7 @@ def main():
         category=step.category,
         freed_bytes=step.freed,
         freed_inodes=step.freed_inodes,
-        removed=step.removed[:200],
+        removed=step.removed[:20],
         removed_count=len(step.removed),
         notes=step.notes,
         msg=step.skipped or f"freed {show_size(step.freed)}, {len(step.removed)} files removed",
