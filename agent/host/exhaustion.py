@@ -33,8 +33,8 @@ async def find_shortage(machine: Machine, state: UnitState) -> Shortage | None:
     known = machine.shortages.get(state.id)
     if known is not None and known[0] == key:
         return known[1]
-    mounts = read_mounts()
     try:
+        mounts = read_mounts()
         found = await _find(machine, state, mounts)
         if found is None and _is_fresh(machine, state) and await find_exhausted(machine, mounts):
             # A death is known before the journal has taken the last words.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,10 +102,11 @@ FULL_STORY = ["pending", "open", "repairing", "verifying", "probation", "resolve
 
 @pytest.fixture(scope="module")
 def agent(lab: Lab) -> LabAgent:
-    lab.volume(DATA, "64M")
+    lab.volume(DATA, "40M")
     lab.write("/etc/systemd/system/writer@.service", WRITER)
     lab.write("/root/fill.py", FILL)
     lab.write("/root/write.py", WRITE)
+    lab.write("/root/plant.py", PLANT)
     lab.write(
         "/etc/systemd/system/hostmend.service.d/state.conf",
         f"[Service]\nEnvironment=HOSTMEND_STATE_DIR={STATE}\n",
@@ -142,12 +144,21 @@ def fingerprint(lab: Lab) -> str:
     return lab.run(["sha256sum", *PRECIOUS]).stdout + lab.run(["stat", "-c%Y", *PRECIOUS]).stdout
 
 
-def plant_logs(lab: Lab, count: int, kilobytes: int, days: int = 30) -> None:
-    script = (
-        f"for n in $(seq 1 {count}); do f={DATA}/log/app.log.$n.gz; "
-        f"head -c {kilobytes}K /dev/zero > $f; echo $f; done | xargs touch -d '{days} days ago'"
-    )
-    lab.run(["sh", "-c", script])
+#: Writes rotated logs that are a month old.
+PLANT = """\
+import os, sys, time
+place, count, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+month_ago = time.time() - 30 * 86400
+for number in range(1, count + 1):
+    path = f"{place}/app.log.{number}.gz"
+    with open(path, "wb") as file:
+        file.write(bytes(size))
+    os.utime(path, (month_ago, month_ago))
+"""
+
+
+def plant_logs(lab: Lab, count: int, size: int) -> None:
+    lab.run(["python3", "/root/plant.py", f"{DATA}/log", str(count), str(size)])
 
 
 def fill(lab: Lab, what: str) -> None:
@@ -171,15 +182,15 @@ def wait_for(agent: LabAgent, check: str, state: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("what", "field", "count", "kilobytes"),
-    [("bytes", "avail", 12, 2048), ("inodes", "iavail", 4000, 0)],
+    ("what", "field", "count", "size"),
+    [("bytes", "avail", 12, 1200 * 1024), ("inodes", "iavail", 2600, 0)],
 )
 def test_a_disk_without_anything_left_is_cleaned_and_told_and_nothing_is_lost(
-    running: LabAgent, what: str, field: str, count: int, kilobytes: int
+    running: LabAgent, what: str, field: str, count: int, size: int
 ) -> None:
     lab = running.lab
     lab.run(["systemctl", "stop", "writer@1", "writer@2"])
-    plant_logs(lab, count, kilobytes)
+    plant_logs(lab, count, size)
     lab.run(["touch", f"{DATA}/log/app.log.1.gz"])
     fill(lab, what)
     assert df(lab, field) == 0
@@ -202,6 +213,9 @@ def test_a_disk_without_anything_left_is_cleaned_and_told_and_nothing_is_lost(
     mail = running.wait(lambda: running.mails(), "the mail")[0]
     assert mail["Subject"].startswith(f"[healed] {DATA}")
     assert "rotated logs" in body_of(mail)
+    if what == "inodes":
+        assert f"Directories of {DATA} with most files" in before
+        return
     running.lab.run(["systemctl", "restart", "hostmend"])
     running.wait(lambda: running.try_json("status"), "the agent to answer again")
     again = running.json("incident", "show", incident["id"])
@@ -231,7 +245,7 @@ def test_services_that_a_full_disk_killed_come_up_after_it_and_one_message_tells
     running: LabAgent,
 ) -> None:
     lab = running.lab
-    plant_logs(lab, 12, 2048)
+    plant_logs(lab, 12, 1200 * 1024)
     fill(lab, "bytes")
     running.wait(
         lambda: all(find_incident(running, check, "resolved") for check in ("data", "one", "two")),
@@ -263,3 +277,46 @@ def test_a_ballast_buys_time_and_calls_for_a_human(running: LabAgent) -> None:
     assert "the ballast is spent, which buys time and cures nothing" in incident["why"]
     assert lab.run(["test", "-e", f"{DATA}/ballast"], check=False).returncode == 1
     assert df(lab, "avail") > 4000
+
+
+ROOT = f"""\
+version: 1
+checks:
+  root: {{type: disk, path: /, every: 2s, stable_for: 2s, timeout: 20s}}
+routes:
+  ops: {{url: "{MAIL_ROUTE}", reasons: [escalated, held, healed, ended]}}
+"""
+
+
+@pytest.mark.long
+def test_a_root_without_anything_left_is_cleaned_by_what_lies_on_it(
+    lab_tree: Path,
+) -> None:
+    """State, logs, mail and package cache all on the one full filesystem."""
+    with Lab.boot(lab_tree, size="500m") as lab:
+        agent = LabAgent(lab)
+        agent.install(ROOT)
+        lab.write("/root/fill.py", FILL)
+        lab.write("/root/plant.py", PLANT)
+        caches = "/var/cache/apt/archives"
+        lab.run(["mkdir", "-p", caches, "/var/lib/systemd/coredump"])
+        debs = f"for n in $(seq 1 40); do head -c 3M /dev/zero > {caches}/p$n.deb; done"
+        lab.run(["sh", "-c", debs])
+        lab.write("/var/log/app.log", "live\n")
+        lab.run(["python3", "/root/plant.py", "/var/log", "10", "1000000"])
+        precious = ["/var/log/audit.log.1", "/tmp/old.1.gz", "/var/lib/mysql/ib_logfile0"]
+        for path in precious:
+            lab.write(path, path)
+        lab.run(["touch", "-d", "60 days ago", *precious])
+        agent.start_mail()
+        agent.start()
+        lab.run(["python3", "/root/fill.py", "bytes", "/root/full"])
+        assert int(lab.run(["df", "--output=avail", "/"]).stdout.split()[-1]) == 0
+        incident = agent.wait(
+            lambda: find_incident(agent, "root", "resolved"), "the root to be clean", 120
+        )
+        assert incident["resolved_by"] == "run"
+        (run,) = agent.runs()
+        assert "apt's package cache" in run["detail"]
+        agent.wait(agent.mails, "the mail")
+        assert [lab.read(path) for path in precious] == precious
