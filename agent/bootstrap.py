@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -272,10 +273,18 @@ def _make_private(directory: Path) -> None:
 
 
 def _open_history(path: Path) -> History:
-    """The history; one that cannot be read is moved aside, since losing it loses no incident."""
+    """The history; one that cannot be read is moved aside, since losing it loses no incident.
+
+    Where there is no room for it, a history in memory takes its place until the next start.
+    """
     try:
         return History(path)
     except StoreError as error:
+        cause = error.__cause__
+        code = cause.sqlite_errorcode if isinstance(cause, sqlite3.Error) else 0
+        if code & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            _log.error("%s; evidence is kept in memory only, until the next start", error)
+            return History(Path(":memory:"))
         aside = path.with_name(f"{path.name}.broken")
         _log.error("%s; it is moved to %s and a new one is begun", error, aside)
         for suffix in ("", "-wal", "-shm"):

@@ -328,6 +328,8 @@ def _judge_room(
                 f"({math.ceil(inodes)} % are used): hardly a file can be added"
             )
             return status, "inodes", files
+    if (usage.inodes_percent or 0) > usage.used_percent:
+        room = f"{room}; {math.ceil(usage.inodes_percent or 0)} % of its inodes are used"
     return Status.OK, "", room
 
 
@@ -418,6 +420,9 @@ async def gather(_options: DiskOptions, finding: Finding, machine: Machine) -> t
     items = [
         Evidence(title=f"Largest directories of {point}", text=_table(seen.largest()) + note),
     ]
+    if finding.cause == "inodes" or finding.measurements.get("inodes_used_percent", 0) > 80:
+        rows = "\n".join(f"{count:>9}  {path}" for path, count in seen.fullest())
+        items.append(Evidence(title=f"Directories of {point} with most files", text=rows + note))
     if written := seen.written():
         title = f"Written to within a day on {point}"
         items.append(Evidence(title=title, text=_table(written)))

@@ -545,7 +545,8 @@ def _watch_for_storm(desk: _Desk) -> None:
         return
     unsettled = [i for i in members if i.state is not State.ESCALATED]
     told = [i for i in desk.host.incidents if "storm" in i.said]
-    in_doubt = unsettled or any(i.state is State.PROBATION for i in told)
+    unproved = (State.REPAIRING, State.VERIFYING, State.PROBATION)
+    in_doubt = unsettled or any(i.state in unproved for i in told)
     over = now >= storm.since + policy.inhibit_for
     if not storm.said:
         if not members:

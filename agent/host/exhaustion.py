@@ -18,6 +18,8 @@ from agent.host.units import UnitState
 _BEFORE: Seconds = 120.0
 #: The journal may be so far behind: a log without a word is read again until then.
 _BEHIND: Seconds = 5.0
+#: While a filesystem is full, so long is waited for it in a look.
+_PAUSES: tuple[Seconds, ...] = (0.1, 0.3, 0.6)
 _PATIENCE: Seconds = 1.0
 #: Ends that somebody else brought about say nothing of room.
 _KILLED = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -32,16 +34,27 @@ async def find_shortage(machine: Machine, state: UnitState) -> Shortage | None:
     if known is not None and known[0] == key:
         return known[1]
     try:
-        found = await _find(machine, state)
+        mounts = read_mounts()
+        found = await _find(machine, state, mounts)
+        if found is None and _is_fresh(machine, state) and await find_exhausted(machine, mounts):
+            # A death is known before the journal has taken the last words.
+            for pause in _PAUSES:
+                await asyncio.sleep(pause)
+                if (found := await _find(machine, state, mounts)) is not None:
+                    break
     except Unavailable:
         return None
-    ended = state.since
-    if found is not None or ended is None or machine.clock.now() > ended + _BEHIND:
+    if found is not None or not _is_fresh(machine, state):
         machine.shortages[state.id] = (key, found)
     return found
 
 
-async def _find(machine: Machine, state: UnitState) -> Shortage | None:
+def _is_fresh(machine: Machine, state: UnitState) -> bool:
+    """Whether the journal may still be behind."""
+    return state.since is not None and machine.clock.now() < state.since + _BEHIND
+
+
+async def _find(machine: Machine, state: UnitState, mounts: tuple[Mount, ...]) -> Shortage | None:
     since = None
     if state.since is not None:
         # The journal goes by the wall clock, which may have been set since boot.
@@ -49,7 +62,6 @@ async def _find(machine: Machine, state: UnitState) -> Shortage | None:
     messages = find_messages(await read_log(state.id, state.invocation_id, since=since))
     if not messages:
         return None
-    mounts = read_mounts()
     points: dict[str, None] = {}
     for message in messages:
         for path in find_paths(message)[:1]:

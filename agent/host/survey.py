@@ -28,6 +28,8 @@ class Survey:
     sizes: dict[str, int]
     #: Of those, what was written to within the last day.
     recent: dict[str, int]
+    #: Files and directories in each.
+    counts: dict[str, int]
     entries: int
     #: Why it is not the whole; empty when it is.
     cut: str = ""
@@ -35,6 +37,10 @@ class Survey:
     def largest(self, most: int = 10) -> list[tuple[str, int]]:
         """Directories that hold most, leaving out those of which nearly all is in one below."""
         return _pick(self.sizes, most)
+
+    def fullest(self, most: int = 10) -> list[tuple[str, int]]:
+        """Directories that hold most files."""
+        return _pick(self.counts, most)
 
     def written(self, most: int = 5) -> list[tuple[str, int]]:
         """Directories to which most was written within the last day."""
@@ -71,10 +77,13 @@ def survey(
     until, day_ago = time.monotonic() + seconds, time.time() - 86_400
     sizes: dict[str, int] = {}
     recent: dict[str, int] = {}
+    counts: dict[str, int] = {}
     try:
         device = os.lstat(point).st_dev
     except OSError as error:
-        return Survey(sizes={}, recent={}, entries=0, cut=error.strerror or "cannot be read")
+        return Survey(
+            sizes={}, recent={}, counts={}, entries=0, cut=error.strerror or "cannot be read"
+        )
     entries, cut = 0, ""
     linked: set[int] = set()
     # Each directory with those, itself included, that its files count for.
@@ -110,12 +119,13 @@ def survey(
                     size = told.st_blocks * 512
                     for name in counted:
                         sizes[name] += size
+                        counts[name] = counts.get(name, 0) + 1
                         if told.st_mtime > day_ago:
                             recent[name] = recent.get(name, 0) + size
                     if entry.is_dir(follow_symlinks=False):
                         deep = len(counted) > DEPTH
                         left.append((entry.path, counted if deep else (*counted, entry.path)))
-    return Survey(sizes=sizes, recent=recent, entries=entries, cut=cut)
+    return Survey(sizes=sizes, recent=recent, counts=counts, entries=entries, cut=cut)
 
 
 def find_open_deleted(point: str, *, most: int = 5) -> list[tuple[int, str, str, int]]:

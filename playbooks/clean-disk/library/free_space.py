@@ -300,20 +300,22 @@ def show_size(size):
 def report(filesystem, steps, preview):
     """One sentence for people, and whether one of them is needed."""
     point, percent = filesystem.point, filesystem.used_percent()
-    freed = {}
-    inodes, notes = 0, []
+    freed, notes = {}, []
     for step in steps:
         if step.get("freed_bytes") or step.get("freed_inodes"):
-            freed[step["category"]] = step["freed_bytes"]
-            inodes += step["freed_inodes"]
+            freed[step["category"]] = step["freed_inodes" if filesystem.inodes else "freed_bytes"]
         notes += step.get("notes") or []
+
+    def show(amount):
+        return f"{amount} inodes" if filesystem.inodes else show_size(amount)
+
     spent = "ballast" in freed
-    what = "inodes" if filesystem.inodes else "room"
-    state = f"{percent:.0f} % of its {what} is used, {filesystem.target:g} % is the target"
+    what = "inodes are" if filesystem.inodes else "room is"
+    state = f"{percent:.0f} % of its {what} used, {filesystem.target:g} % is the target"
     if freed:
-        parts = ", ".join(f"{name} {show_size(size)}" for name, size in freed.items())
+        parts = ", ".join(f"{name} {show(amount)}" for name, amount in freed.items())
         verb = "would free" if preview else "freed"
-        words = f"{verb} {show_size(sum(freed.values()))} and {inodes} inodes on {point} ({parts})"
+        words = f"{verb} {show(sum(freed.values()))} on {point} ({parts})"
     else:
         words = f"nothing {'would be' if preview else 'could be'} freed on {point}"
     reached = filesystem.reached()
@@ -323,9 +325,7 @@ def report(filesystem, steps, preview):
         words += "then make it again (make-ballast)"
     if not reached or spent:
         largest = pick_largest(find_largest(filesystem))
-        named = ", ".join(
-            f"{path} {size if filesystem.inodes else show_size(size)}" for path, size in largest
-        )
+        named = ", ".join(f"{path} {show(amount)}" for path, amount in largest)
         words += f"; the largest directories: {named}" if named else ""
     if notes:
         words += f"; {'; '.join(notes)}"
@@ -350,6 +350,8 @@ def main():
             "steps": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
+        # To the system's log, that is: it would be written just where there is no room.
+        no_log=True,
     )
     given = module.params
     point = given["filesystem"]
@@ -388,7 +390,7 @@ def main():
         category=step.category,
         freed_bytes=step.freed,
         freed_inodes=step.freed_inodes,
-        removed=step.removed[:200],
+        removed=step.removed[:20],
         removed_count=len(step.removed),
         notes=step.notes,
         msg=step.skipped or f"freed {show_size(step.freed)}, {len(step.removed)} files removed",

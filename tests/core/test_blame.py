@@ -1,0 +1,70 @@
+"""What a finding's own evidence names as the reason: a full disk behind a dead service."""
+
+from __future__ import annotations
+
+from core_scene import Scene, check, step
+
+from agent.core.model import Hold, State
+
+FULL = {"subject": "/srv", "cause": "full", "resource": "filesystem:/srv"}
+CLEAN = step("clean-disk", causes=("full",))
+
+
+def make_scene() -> Scene:
+    """A disk and a service that does not depend on it by configuration; the disk is well."""
+    scene = Scene(check("disk", CLEAN), check("web"), slots=2)
+    scene.passes("disk", **FULL)
+    return scene
+
+
+def test_what_the_evidence_names_is_looked_at_before_acting() -> None:
+    scene = make_scene()
+    scene.fails(implicates=("filesystem:/srv",))
+    hold = scene.hold()
+    assert hold is not None
+    assert hold.hold is Hold.LOOKING_UPSTREAM
+    assert "disk" in scene.last.look
+    assert scene.runs == []
+    scene.fails("disk", **FULL)
+    assert scene.remedies() == ["clean-disk"]
+    hold = scene.hold()
+    assert hold is not None
+    assert hold.hold is Hold.INHIBITED
+
+
+def test_what_the_evidence_names_and_is_well_holds_nothing_back() -> None:
+    scene = make_scene()
+    scene.fails(implicates=("filesystem:/srv",))
+    scene.passes("disk", **FULL)
+    assert scene.remedies() == ["restart-service"]
+
+
+def test_what_nobody_checks_holds_nothing_back() -> None:
+    scene = make_scene()
+    scene.fails(implicates=("filesystem:/other",))
+    assert scene.remedies() == ["restart-service"]
+
+
+def test_a_full_disk_without_evidence_holds_nothing_back() -> None:
+    scene = make_scene()
+    scene.fails("disk", **FULL)
+    scene.fails()
+    assert scene.remedies() == ["clean-disk", "restart-service"]
+
+
+def test_a_storm_lasts_while_a_repair_of_it_is_not_proved() -> None:
+    names = ("a", "b", "c")
+    scene = Scene(*(check(name, stable_for=5.0) for name in names), storm_at=3, group_wait=3.0)
+    for name in names:
+        scene.fails(name)
+    scene.wait(4)
+    assert scene.said() == ["storm"]
+    for name in names:
+        scene.fails(name)
+        # It is well again before its run has ended.
+        scene.passes(name)
+        assert scene.state(name) is State.REPAIRING
+        scene.heals(name)
+        scene.keeps_passing(10, name)
+    assert [scene.state(name) for name in names] == [State.RESOLVED] * 3
+    assert scene.said() == ["storm", "storm"]
