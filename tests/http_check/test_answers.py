@@ -336,12 +336,12 @@ async def test_looks_leave_no_descriptor_open_however_they_end(
     urls += [f"https://127.0.0.1:{served[3].port}/", f"http://127.0.0.1:{free_port()}/"]
     for url in urls:
         await look_at(url=url, timeout="300ms", ca_file=str(authority.file))
-    mine = [
-        place
-        for fd in Path("/proc/self/fd").iterdir()
-        if (place := peer_of(int(fd.name))) in {each.port for each in served}
-    ]
-    assert mine == []
+    assert not list_peers() & {each.port for each in served}
+
+
+def list_peers() -> set[int | None]:
+    """The ports that descriptors of this process are connected to."""
+    return {peer_of(int(fd.name)) for fd in Path("/proc/self/fd").iterdir()}
 
 
 def peer_of(fd: int) -> int | None:
