@@ -47,15 +47,15 @@ def read_certificate(der: bytes) -> Certificate | None:
         issuer, validity, subject = (fields[position][1] for position in (2, 3, 4))
         begins, ends = (_read_time(*part) for part in _parts(validity))
         names = [name for tag, body in fields if tag == _EXTENSIONS for name in _read_names(body)]
+        return Certificate(
+            subject=_read_name(subject),
+            issuer=_read_name(issuer),
+            names=tuple(names),
+            begins=begins,
+            ends=ends,
+        )
     except (ValueError, IndexError):
         return None
-    return Certificate(
-        subject=_read_name(subject),
-        issuer=_read_name(issuer),
-        names=tuple(names),
-        begins=begins,
-        ends=ends,
-    )
 
 
 def read_chain(connection: ssl.SSLObject, *, whole: bool) -> tuple[Certificate, ...]:

@@ -6,6 +6,7 @@ rtnetlink(7), RTM_GETROUTE: what `ip route get ADDRESS` asks.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import ipaddress
 import socket
 import struct
@@ -16,13 +17,15 @@ from pathlib import Path
 _RTM_GETROUTE, _NLM_F_REQUEST, _NLMSG_ERROR = 26, 1, 2
 _RTA_DST, _RTA_OIF = 1, 4
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
+# netdevice(7)
+_SIOCGIFFLAGS, _IFF_RUNNING = 0x8913, 0x40
+_INTERFACE = struct.Struct("=16sH22x")
 _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 _NETLINK_SECONDS = 1.0
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
-_INTERFACES = Path("/sys/class/net")
 #: Addresses that are nobody's (RFC 5737, RFC 3849): what leads to them is the default route.
 _ELSEWHERE = ("198.51.100.1", "2001:db8::1")
 
@@ -77,12 +80,13 @@ def _read_interface(attributes: bytes) -> str:
 
 
 def _has_link(interface: str) -> bool:
-    try:
-        state = (_INTERFACES / interface / "operstate").read_text().strip()
-    except OSError:
-        return True
-    # Many virtual interfaces say `unknown` all their life (RFC 2863, ifOperStatus).
-    return state not in ("down", "lowerlayerdown", "notpresent")
+    """By the kernel's flag (netdevice(7)): /sys may show the interfaces of another namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            found = fcntl.ioctl(probe, _SIOCGIFFLAGS, _INTERFACE.pack(interface.encode(), 0))
+        except OSError:
+            return True
+    return bool(_INTERFACE.unpack(found)[1] & _IFF_RUNNING)
 
 
 def is_own_address(address: str) -> bool:

@@ -41,12 +41,6 @@ class Served:
         return f"http://127.0.0.1:{self.port}/"
 
 
-def whole(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
-    """A complete answer."""
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
-    return "\r\n".join(lines).encode("latin-1") + body
-
-
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[..., Awaitable[Served]]]:
     """Serves bytes, or whatever a coroutine does with each connection, on loopback."""
@@ -66,7 +60,10 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[Served]]]:
             assert task is not None
             tasks.add(task)
             try:
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                # Only the end of the test cancels it.
+                with contextlib.suppress(
+                    OSError, asyncio.IncompleteReadError, asyncio.CancelledError
+                ):
                     head = await reader.readuntil(b"\r\n\r\n")
                     served.asked.append(head)
                     if isinstance(answer, bytes):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
+import os
 import socket
 import zlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -322,12 +323,32 @@ async def test_also_tells_what_else_is_wrong(serve: Serve, look_at: Look) -> Non
     assert finding.summary == f"{served.url} answers 500 Oops: [STATUS] >= 500"
 
 
-async def test_nothing_is_left_open_after_looks(serve: Serve, look_at: Look) -> None:
-    served = await serve(whole(json.dumps({"a": 1}).encode()))
-    for _ in range(3):
-        await look_at(url=served.url)
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    async with asyncio.timeout(30):
-        while any("talk" in str(task) for task in others if not task.done()):
-            await asyncio.sleep(0.01)
-    assert len(served.asked) == 3
+async def test_looks_leave_no_descriptor_open_however_they_end(
+    serve: Serve, look_at: Look, authority: Any
+) -> None:
+    served = [
+        await serve(whole(b"")),
+        await serve(send_without_end),
+        await serve(say_nothing),
+        await serve(say_nothing, tls=authority.serve_as("127.0.0.1")),
+    ]
+    urls = [f"http://127.0.0.1:{each.port}/" for each in served[:3]]
+    urls += [f"https://127.0.0.1:{served[3].port}/", f"http://127.0.0.1:{free_port()}/"]
+    for url in urls:
+        await look_at(url=url, timeout="300ms", ca_file=str(authority.file))
+    assert not list_peers() & {each.port for each in served}
+
+
+def list_peers() -> set[int | None]:
+    """The ports that descriptors of this process are connected to."""
+    return {peer_of(int(fd.name)) for fd in Path("/proc/self/fd").iterdir()}
+
+
+def peer_of(fd: int) -> int | None:
+    """The port that a descriptor of ours is connected to."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as connection:
+            peer = connection.getpeername()
+    except OSError:
+        return None
+    return int(peer[1]) if connection.family is socket.AF_INET else None
