@@ -28,6 +28,9 @@ UNLIMITED = Rates(
 class Places:
     socket_path: Path
     listen: tuple[str, int] = ("127.0.0.1", 0)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    allow_plain: bool = False
 
 
 async def main(socket_path: Path, *, slow: bool) -> None:
