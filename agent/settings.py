@@ -98,6 +98,12 @@ class Settings(BaseSettings):
     listen: Annotated[tuple[str, int], NoDecode, BeforeValidator(_read_listen)] = Field(
         default=("127.0.0.1", 8642), validation_alias="HOSTMEND_LISTEN"
     )
+    #: The agent's own certificate, with those that signed it, and its key, in PEM: HTTP is
+    #: encrypted. Both or neither.
+    tls_cert: _Path | None = Field(default=None, validation_alias="HOSTMEND_TLS_CERT")
+    tls_key: _Path | None = Field(default=None, validation_alias="HOSTMEND_TLS_KEY")
+    #: HTTP without TLS may leave this host.
+    allow_plain: bool = Field(default=False, validation_alias="HOSTMEND_ALLOW_PLAIN")
 
     @property
     def socket_path(self) -> Path:
@@ -118,6 +124,11 @@ def read_settings() -> Settings:
             f"cannot find a home directory: {error}; set HOSTMEND_CONFIG, HOSTMEND_STATE_DIR "
             "and HOSTMEND_RUNTIME_DIR, or HOME"
         ) from error
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        key = "HOSTMEND_TLS_CERT" if settings.tls_cert else "HOSTMEND_TLS_KEY"
+        raise ConfigError(
+            "cannot use it alone: HOSTMEND_TLS_CERT and HOSTMEND_TLS_KEY belong together", key=key
+        )
     if len(os.fsencode(settings.socket_path)) > _LONGEST_SOCKET_PATH:
         raise ConfigError(
             f"cannot use it: the socket's path {settings.socket_path} would be longer than "

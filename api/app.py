@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.agent import AgentFacade
@@ -289,6 +290,9 @@ class _CatchDefects:
 
         try:
             await self._app(scope, receive, send_on)
+        except ClientDisconnect:
+            # Nobody is left to answer to, and it is no defect of ours.
+            return
         except Exception as error:
             if begun:
                 raise

@@ -20,7 +20,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.agent import AgentFacade, Token
-from api.limits import Limits, name_address
+from api.addresses import name_client
+from api.limits import Limits
 from api.problems import make_problem
 
 log = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ class Authentication:
         if caller is not None:
             orders = scope.get("method") not in ("GET", "HEAD")
             return self._limits.admit(caller.id) or (orders and self._limits.barred(caller.id))
-        address = name_address(peer.address)
+        address = name_client(peer.address)
         if read_secret(scope) is None:
             return self._limits.admit(address)
         wait = self._limits.failed(address)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import ssl
@@ -17,6 +16,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from agent.errors import Conflict, HostmendError, Invalid, NotFound, Unavailable
+from api.addresses import is_loopback
 
 # httpx loads its own command with all of rich and pygments if it can, which is half the time that
 # `hostmend status` takes. This makes it believe that it cannot.
@@ -220,14 +220,6 @@ def read_remote(url: str, token_file: Path | None, ca_file: Path | None) -> Remo
         secret=secret,
         tls=None if plain else _make_tls(ca_file),
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nothing that is sent there leaves this host."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def read_secret_file(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -11,9 +10,6 @@ from dataclasses import dataclass
 
 #: Clients that are remembered; the one that has been quiet longest is forgotten first.
 _REMEMBERED = 10_000
-#: Bits of an IPv6 address that stand for one client: a customer is given at least this network,
-#: and could come with a new address each time (RFC 6177).
-_IPV6_CLIENT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +87,3 @@ class Limits:
         if wait == 0:
             self._failures.take(client)
         return math.ceil(wait)
-
-
-def name_address(address: str) -> str:
-    """One client's address: an IPv6 address stands for its network."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, _IPV6_CLIENT), strict=False))
-    return str(parsed)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import http
 import logging
 import uuid
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from agent.errors import (
     ConfigError,
@@ -75,7 +76,7 @@ def make_problem(
     """The response for one problem; `members` that are None are left out."""
     problem = {
         "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
+        "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail.encode("utf-8", "replace").decode(),
         **{name: value for name, value in members.items() if value is not None},
@@ -127,8 +128,10 @@ def install_problems(app: FastAPI) -> None:
         return explain_error(error)
 
     async def on_http(request: Request, error: Any) -> JSONResponse:
-        detail = _say_http(request, error)
-        return make_problem(error.status_code, detail, headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = _find_allowed(request)
+        return make_problem(error.status_code, _say_http(request, error, headers), headers=headers)
 
     async def on_validation(_request: Request, error: Any) -> JSONResponse:
         return _explain_validation(error)
@@ -138,14 +141,24 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, on_validation)
 
 
-def _say_http(request: Request, error: HTTPException) -> str:
+def _find_allowed(request: Request) -> str:
+    """The methods of a path: each is a route of its own, and Starlette tells of the first alone."""
+    methods = {
+        method
+        for route in request.app.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods))
+
+
+def _say_http(request: Request, error: HTTPException, headers: Mapping[str, str]) -> str:
     path = request.url.path
     match error.status_code:
         case 404:
             return f"cannot find {path}: there is no such path; /openapi.json has them all"
         case 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
-            return f"cannot {request.method} {path}: it takes {allowed}"
+            return f"cannot {request.method} {path}: it takes {headers['Allow']}"
         case _:
             return str(error.detail)
 

@@ -19,17 +19,21 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.agent import AgentFacade
 from agent.errors import HostmendError, Unavailable
+from api.addresses import is_loopback
 from api.app import create_app
 from api.auth import PEER, Peer, TcpPeer
 from api.limits import Rates
 from api.problems import MEDIA_TYPE
-from api.sockets import open_tcp_socket, open_unix_socket, read_unix_peer
+from api.sockets import TcpListener, open_tcp_socket, open_unix_socket, read_unix_peer
+from api.tls import Certificate
 from api.trail import record
 
 log = logging.getLogger(__name__)
 
 #: How long requests that are being answered may still take when everything else is done.
 GRACE_SECONDS = 3
+#: How long a client on the network may take to encrypt, and to send one request.
+REQUEST_SECONDS = 15.0
 
 
 class Places(Protocol):
@@ -39,6 +43,12 @@ class Places(Protocol):
     def socket_path(self) -> Path: ...
     @property
     def listen(self) -> tuple[str, int]: ...
+    @property
+    def tls_cert(self) -> Path | None: ...
+    @property
+    def tls_key(self) -> Path | None: ...
+    @property
+    def allow_plain(self) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,7 @@ class Listening:
     socket: Path
     #: Host and port; None: not over TCP, `problem` says why.
     http: tuple[str, int] | None
+    tls: bool = False
     problem: str = ""
 
 
@@ -72,7 +83,7 @@ async def serve(
     with signals.owned(on_reload=lambda: _reload(agent)):
         unix = open_unix_socket(settings.socket_path, group=socket_group)
         try:
-            tcp, problem = _try_tcp_socket(settings.listen)
+            tcp, certificate, problem = _try_tcp(settings)
             app = create_app(agent, version=version, rates=rates)
             server = _Server(
                 uvicorn.Config(
@@ -85,16 +96,19 @@ async def serve(
                     proxy_headers=False,
                     server_header=False,
                     timeout_graceful_shutdown=GRACE_SECONDS,
-                )
+                ),
+                tcp=tcp,
+                certificate=certificate,
             )
             listening = Listening(
                 socket=settings.socket_path,
                 http=tcp.getsockname()[:2] if tcp else None,
+                tls=certificate is not None,
                 problem=problem,
             )
             await _answer(
                 server,
-                [unix.socket, tcp] if tcp else [unix.socket],
+                unix.socket,
                 signals,
                 app.state.stopping,
                 ready=lambda: ready(listening),
@@ -105,24 +119,39 @@ async def serve(
             unix.socket.close()
 
 
-def _try_tcp_socket(address: tuple[str, int]) -> tuple[socket.socket | None, str]:
+def _try_tcp(settings: Places) -> tuple[TcpListener | None, Certificate | None, str]:
+    """The listener and its certificate, or why there is none: repairing does not depend on it."""
     try:
-        return open_tcp_socket(address), ""
+        certificate = _find_certificate(settings)
+        return open_tcp_socket(settings.listen), certificate, ""
     except Unavailable as error:
         log.error("%s; the agent goes on without HTTP over TCP", error)
-        return None, str(error)
+        return None, None, str(error)
+
+
+def _find_certificate(settings: Places) -> Certificate | None:
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        return Certificate(settings.tls_cert, settings.tls_key)
+    host, port = settings.listen
+    if not (is_loopback(host) or settings.allow_plain):
+        raise Unavailable(
+            f"cannot listen on {host} port {port} without TLS: everybody on the way could read the "
+            "tokens; set HOSTMEND_TLS_CERT and HOSTMEND_TLS_KEY, or HOSTMEND_ALLOW_PLAIN=1 where "
+            "something else encrypts"
+        )
+    return None
 
 
 async def _answer(
     server: _Server,
-    sockets: list[socket.socket],
+    unix: socket.socket,
     signals: _Signals,
     stopping: asyncio.Event,
     *,
     ready: Callable[[], None],
     drain: Callable[[], Awaitable[None]],
 ) -> None:
-    serving = asyncio.create_task(server.serve(sockets=sockets))
+    serving = asyncio.create_task(server.serve(sockets=[unix]))
     stopped = asyncio.create_task(signals.stop.wait())
     try:
         await server.until_started(serving)
@@ -198,8 +227,12 @@ class _Signals:
 class _Server(uvicorn.Server):
     """uvicorn's server, without its signals and without its ten wake-ups each second."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, tcp: TcpListener | None, certificate: Certificate | None
+    ) -> None:
         super().__init__(config)
+        self._tcp = tcp
+        self._certificate = certificate
         self._stop = asyncio.Event()
         self._started = asyncio.Event()
 
@@ -214,6 +247,26 @@ class _Server(uvicorn.Server):
         started.cancel()
         if serving.done():
             await serving
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens on TCP by itself: uvicorn would encrypt all sockets or none."""
+        await super().startup(sockets)
+        if self._tcp is None:
+            return
+        tls: dict[str, Any] = {}
+        if self._certificate is not None:
+            tls = {
+                "ssl": self._certificate.context,
+                "ssl_handshake_timeout": REQUEST_SECONDS,
+                "ssl_shutdown_timeout": GRACE_SECONDS,
+            }
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_server(self._make_connection, sock=self._tcp, **tls))
+
+    def _make_connection(self) -> asyncio.Protocol:
+        return _Connection(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -233,12 +286,45 @@ class _Server(uvicorn.Server):
 class _Connection(H11Protocol):
     """A connection that tells the application who is at its other end.
 
-    `scope["state"]` is copied from `app_state`, which nothing in a request can reach.
+    `scope["state"]` is copied from `app_state`, which nothing in a request can reach. Whoever comes
+    over the network has a limited time for each request: uvicorn only ends a connection on which
+    nothing at all is said, and that only after the first answer.
     """
+
+    _is_limited = False
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.app_state = {**self.app_state, PEER: _find_peer(transport)}
+        peer = _find_peer(transport)
+        self._is_limited = isinstance(peer, TcpPeer)
+        self.app_state = {**self.app_state, PEER: peer}
+        self._watch_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_deadline()
+        super().connection_lost(exc)
+
+    def _watch_request(self) -> None:
+        """The time for a request runs from when one may come until all of it has come; a byte now
+        and then does not lengthen it."""
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._unset_deadline()
+        elif self._is_limited and self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def _unset_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets a problem too."""

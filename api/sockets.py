@@ -8,10 +8,15 @@ import shutil
 import socket
 import stat
 import struct
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from agent.errors import Unavailable
+from api.addresses import name_client
 from api.auth import UnixPeer
 
 #: Longest wait for a listener that may be dead, in seconds.
@@ -116,7 +121,51 @@ def _find_group(name: str) -> int:
         ) from None
 
 
-def open_tcp_socket(address: tuple[str, int]) -> socket.socket:
+class _Counted(socket.socket):
+    """A connection that says when it is closed."""
+
+    def __init__(self, fileno: int, on_close: Callable[[], None]) -> None:
+        super().__init__(fileno=fileno)
+        self._on_close: Callable[[], None] | None = on_close
+
+    def close(self) -> None:
+        on_close, self._on_close = self._on_close, None
+        super().close()
+        if on_close is not None:
+            on_close()
+
+
+class TcpListener(socket.socket):
+    """Takes a limited number of connections at once, and closes the others at once.
+
+    It counts when they are taken, before TLS: whoever opens connections and says nothing must not
+    use up the descriptors with which the agent repairs this host.
+    """
+
+    def __init__(self, family: int, *, at_most: int = 200, each: int = 100) -> None:
+        """`each`: connections of one client, `api.addresses.name_client`."""
+        super().__init__(family, socket.SOCK_STREAM)
+        self._at_most = at_most
+        self._each = each
+        self._open: Counter[str] = Counter()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection that is within the limits. Raises what accept(2) says."""
+        while True:
+            connection, address = super().accept()
+            client = name_client(str(address[0]))
+            if self._open.total() < self._at_most and self._open[client] < self._each:
+                self._open[client] += 1
+                return _Counted(connection.detach(), partial(self._release, client)), address
+            connection.close()
+
+    def _release(self, client: str) -> None:
+        self._open[client] -= 1
+        if not self._open[client]:
+            del self._open[client]
+
+
+def open_tcp_socket(address: tuple[str, int]) -> TcpListener:
     """Listens on an address of this host, given as numbers or `localhost`. Raises Unavailable."""
     host, port = address
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -124,8 +173,8 @@ def open_tcp_socket(address: tuple[str, int]) -> socket.socket:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | _numeric(host)
         )
-        family, kind, protocol, _, where = found[0]
-        listener = socket.socket(family, kind, protocol)
+        family, _, _, _, where = found[0]
+        listener = TcpListener(family)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:

@@ -54,6 +54,8 @@ async def _serve(settings: Settings) -> None:
 
 
 def _say_ready(agent: RunningAgent, listening: Listening) -> None:
+    if listening.http is None:
+        agent.problems["http"] = listening.problem
     status = agent.status()
     checks = sum(status.checks_count.values())
     typer.echo(f"hostmend {status.version} watches {checks} checks of {status.host}")
@@ -61,7 +63,9 @@ def _say_ready(agent: RunningAgent, listening: Listening) -> None:
     typer.echo(f"socket: {listening.socket}")
     if listening.http is not None:
         host, port = listening.http
-        typer.echo(f"HTTP: http://{host}:{port}/healthz")
+        scheme = "https" if listening.tls else "http"
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(f"HTTP: {scheme}://{shown}:{port}/healthz")
     for name, why in status.missing.items():
         typer.echo(f"cannot watch {name}: {why}")
     for problem in status.problems:

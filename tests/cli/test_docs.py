@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
+import pytest
 import typer.main
 
+from agent.agent import ActionOutcome, Role
+from agent.settings import Settings
+from agent.store.state import KEPT_ACTIONS
+from agent.tokens import AT_MOST
 from api.app import LONGEST_BODY, ROUTES
 from api.cli.main import COMMANDS, GROUPS
 from api.cli.runs import EXIT_OF_OUTCOME
+from api.limits import Rates
+from api.routes.events import KEEP_ALIVE_SECONDS
+from api.schemas import LONGEST_WINDOW
+from api.server import REQUEST_SECONDS
+from api.sockets import TcpListener
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: Groups that are made elsewhere.
@@ -58,11 +69,46 @@ def test_each_exit_code_of_a_run_stands_in_the_documentation() -> None:
     )
 
 
-def test_each_path_in_the_documentation_exists() -> None:
-    text = (DOCS / "api.md").read_text()
+@pytest.mark.parametrize("page", ["api.md", "access.md"])
+def test_each_path_in_the_documentation_exists(page: str) -> None:
+    text = (DOCS / page).read_text()
     patterns = [re.sub(r"\{\w+\}", "[^/]+", route.path) for route in ROUTES]
-    paths = {match.rstrip(".") for match in re.findall(r"(?:/v1|/healthz|/readyz)[\w/-]*", text)}
+    found = re.findall(r"(?:/v1|/healthz|/readyz)[\w/{}-]*", text)
+    paths = {re.sub(r"\{\w+\}", "x1", match.rstrip(".")) for match in found}
     assert paths
     for path in paths:
         assert any(re.fullmatch(pattern, path) for pattern in patterns), path
     assert f"{LONGEST_BODY // 1024} KiB" in text
+
+
+def test_each_limit_stands_in_the_documentation() -> None:
+    text = (DOCS / "access.md").read_text()
+    rates = Rates()
+    at_most, each = (
+        inspect.signature(TcpListener).parameters[name].default for name in ("at_most", "each")
+    )
+    for said in (
+        f"{rates.requests.burst:g} at once, {rates.requests.per_second:g} a second",
+        f"{rates.failures.burst:g} at once, one in {1 / rates.failures.per_second:g} seconds",
+        f"{at_most}, and {each} of one address",
+        f"{REQUEST_SECONDS:g} seconds",
+        f"{LONGEST_BODY // 1024} KiB",
+        f"{KEPT_ACTIONS:,} are kept",
+        f"There can be {AT_MOST} that live",
+        f"within {KEEP_ALIVE_SECONDS:g} seconds",
+    ):
+        assert said in text, said
+    assert LONGEST_WINDOW == 7 * 86400
+    assert "A window lasts a week at most" in text
+
+
+def test_each_role_and_each_variable_stands_in_the_documentation() -> None:
+    text = (DOCS / "access.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \| (?:see|and)", text, flags=re.MULTILINE) == list(Role)
+    named = {str(part.validation_alias) for part in Settings.model_fields.values()}
+    assert set(re.findall(r"HOSTMEND_\w+", text)) <= named
+    assert {name for name in named if re.search("TLS|PLAIN|LISTEN", name)} <= set(
+        re.findall(r"HOSTMEND_\w+", text)
+    )
+    for outcome in ActionOutcome:
+        assert f"`{outcome}`" in text

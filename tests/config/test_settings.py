@@ -15,6 +15,9 @@ VARIABLES = (
     "HOSTMEND_STATE_DIR",
     "HOSTMEND_RUNTIME_DIR",
     "HOSTMEND_LISTEN",
+    "HOSTMEND_TLS_CERT",
+    "HOSTMEND_TLS_KEY",
+    "HOSTMEND_ALLOW_PLAIN",
     "XDG_CONFIG_HOME",
     "XDG_STATE_HOME",
     "XDG_RUNTIME_DIR",
@@ -163,4 +166,28 @@ def test_a_home_that_does_not_exist_is_an_error_with_the_way_out(
 ) -> None:
     monkeypatch.setenv("HOSTMEND_CONFIG", "~nobody-of-that-name/hostmend.yml")
     with pytest.raises(ConfigError, match=r"cannot find a home directory: .*set HOSTMEND_CONFIG"):
+        read_settings()
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("variable", ["HOSTMEND_TLS_CERT", "HOSTMEND_TLS_KEY"])
+def test_a_certificate_and_its_key_come_together(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (read_settings().tls_cert, read_settings().tls_key) == (None, None)
+    monkeypatch.setenv(variable, "/etc/hostmend/tls/some.pem")
+    with pytest.raises(ConfigError, match=f"{variable}: cannot use it alone"):
+        read_settings()
+    monkeypatch.setenv("HOSTMEND_TLS_CERT", "/etc/hostmend/tls/cert.pem")
+    monkeypatch.setenv("HOSTMEND_TLS_KEY", "/etc/hostmend/tls/key.pem")
+    assert str(read_settings().tls_key) == "/etc/hostmend/tls/key.pem"
+
+
+@pytest.mark.usefixtures("as_root")
+def test_plain_http_is_allowed_in_words_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not read_settings().allow_plain
+    monkeypatch.setenv("HOSTMEND_ALLOW_PLAIN", "1")
+    assert read_settings().allow_plain
+    monkeypatch.setenv("HOSTMEND_ALLOW_PLAIN", "perhaps")
+    with pytest.raises(ConfigError, match="HOSTMEND_ALLOW_PLAIN"):
         read_settings()

@@ -152,6 +152,8 @@ class FakeAgent:
         self.silence_list: tuple[Silence, ...] = ()
         self.token_list: dict[str, Token] = {}
         self.secrets: dict[str, str] = {}
+        #: A token that no request can revoke, by its secret.
+        self.lasting: dict[str, Token] = {}
         self.action_list: dict[str, Action] = {}
         #: Raised instead of putting an order on record.
         self.trail_error: HostmendError | None = None
@@ -465,6 +467,8 @@ class FakeAgent:
         return self.token_list[token_id]
 
     async def authenticate(self, secret: str) -> Token | None:
+        if secret in self.lasting:
+            return self.lasting[secret]
         token = self.token_list.get(self.secrets.get(secret, ""))
         if token is None or not token.lives(self.now()):
             return None
@@ -473,7 +477,8 @@ class FakeAgent:
 
     def admits(self, token_id: str) -> bool:
         token = self.token_list.get(token_id)
-        return token is not None and token.lives(self.now())
+        lasts = any(token.id == token_id for token in self.lasting.values())
+        return lasts or (token is not None and token.lives(self.now()))
 
     async def begin_action(self, *, by: str, what: str, target: str = "") -> Action:
         if self.trail_error is not None:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from fake_agent import FakeAgent
@@ -28,21 +29,23 @@ class Web:
 
 @contextlib.asynccontextmanager
 async def serve_web(
-    path: Path, agent: FakeAgent, *, rates: Rates = UNLIMITED
+    path: Path, agent: FakeAgent, *, rates: Rates = UNLIMITED, **places: Any
 ) -> AsyncIterator[Web]:
+    """`places`: how `Places` differs from the ordinary."""
     answering: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
 
     async def drain() -> None:
         pass
 
     serving = asyncio.create_task(
-        serve(agent, Places(path), ready=answering.set_result, drain=drain, rates=rates)
+        serve(agent, Places(path, **places), ready=answering.set_result, drain=drain, rates=rates)
     )
     await asyncio.wait((serving, answering), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
     listening = answering.result()
     assert listening.http is not None
+    scheme = "https" if listening.tls else "http"
     # Making a TLS context takes longer than most tests.
     async with (
         httpx.AsyncClient(
@@ -50,7 +53,9 @@ async def serve_web(
             base_url="http://hostmend",
         ) as unix,
         httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{listening.http[1]}", trust_env=False, verify=False
+            base_url=f"{scheme}://127.0.0.1:{listening.http[1]}",
+            trust_env=False,
+            verify=False,
         ) as tcp,
     ):
         yield Web(agent, path, unix, tcp)
