@@ -284,7 +284,9 @@ class Worker:
 def held_back(waiting: Sequence[Notice], doubt: Doubt | None) -> tuple[Notice, ...]:
     """What may be delivered: while the state is in doubt, only what the agent says of that."""
     return tuple(
-        n for n in waiting if doubt is None or (n.reason is Reason.AGENT and n.created >= doubt.since)
+        n
+        for n in waiting
+        if doubt is None or (n.reason is Reason.AGENT and n.created >= doubt.since)
     )
 
 

@@ -257,7 +257,7 @@ class Home:
             self._set_aside("corrupt")
 
     def _build_again(self, host: Host) -> None:
-        """The file was removed or replaced: everything is still held open, so it is written anew."""
+        """The file was removed or replaced: it is still held open, and is written anew."""
         _log.error("%s was taken away while it was in use; it is written again", self.path)
         try:
             self._settle_in()
@@ -315,9 +315,7 @@ class Home:
 
     def _was_used(self) -> bool:
         """Whether an agent lived here: a first start is not a loss."""
-        return (self.directory / HISTORY).exists() or any(
-            self.directory.glob(f"{FILE}.corrupt-*")
-        )
+        return (self.directory / HISTORY).exists() or any(self.directory.glob(f"{FILE}.corrupt-*"))
 
     def _set_aside(self, why: str) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
