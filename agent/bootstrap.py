@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
+import math
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 from agent import __version__
@@ -26,11 +26,15 @@ from agent.core.model import (
     Host,
     Instant,
     Looked,
+    Outcome,
     Reconfigured,
+    Reported,
     RunEnded,
+    RunState,
+    Status,
 )
 from agent.engine import Engine, Listener
-from agent.errors import HostmendError, NotFound, StoreError
+from agent.errors import HostmendError, NotFound
 from agent.feed import Feed
 from agent.host.machine import open_machine
 from agent.host.transition import host_transition
@@ -42,6 +46,7 @@ from agent.remedies.client import Spare, prepare_runtime
 from agent.running import Loaded, Parts, RunningAgent, describe_check
 from agent.settings import Settings
 from agent.store.history import History
+from agent.store.home import HISTORY, Home, make_private
 from agent.store.state import State
 from agent.tokens import Tokens
 from agent.triggers.systemd import SystemdTrigger
@@ -50,6 +55,14 @@ from agent.witness import Witness
 from agent.worker import Worker
 
 _log = logging.getLogger(__name__)
+
+#: Where the state goes on, below the runtime directory, while its own place fails.
+_SHELTER = "shelter"
+#: Seconds between looks at the agent's own files.
+_TEND_EVERY = 5.0
+#: Seconds between prunings of the history, and how long it is kept.
+_PRUNE_EVERY = 3600.0
+_HISTORY_FOR = 30 * 24 * 3600.0
 
 #: Where an operator's own remedies live, beside the main configuration file.
 _OWN_REMEDIES = "playbooks"
@@ -90,19 +103,31 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
 
     Raises ConfigError, StoreError or Unavailable when it cannot start.
     """
-    _make_private(settings.state_dir)
-    _make_private(settings.runtime_dir)
+    make_private(settings.runtime_dir)
     clock = Clock.anchored(settings.runtime_dir / "clock")
     loaded = read_config(settings, clock)
     prepare_runtime(settings.runtime_dir)
     async with contextlib.AsyncExitStack() as stack:
         writer = stack.enter_context(ThreadPoolExecutor(1, "state"))
         history_writer = stack.enter_context(ThreadPoolExecutor(1, "history"))
-        state = State(settings.state_dir / "state.db")
-        stack.callback(state.close)
-        history = _open_history(settings.state_dir / "history.db")
+        # Before the history, whose presence says that a state was here before.
+        home = Home(settings.state_dir, settings.runtime_dir / _SHELTER)
+        stack.callback(home.close)
+        state = home.state
+        history = History(settings.state_dir / HISTORY)
         stack.callback(history.close)
-        engine = Engine(state=state, clock=clock, policy=loaded.config.policy, writer=writer)
+        machine_id = _identify_machine()
+        doubt = _find_doubt(home, machine_id)
+        if home.lost:
+            # Old evidence must not be taken for that of new incidents.
+            state.set_meta("serial", str(history.find_last_number()))
+        engine = Engine(
+            state=state,
+            clock=clock,
+            policy=loaded.config.policy,
+            writer=writer,
+            rescue=home.flee,
+        )
         stack.callback(engine.close)
         machine = await open_machine(clock)
         stack.push_async_callback(machine.close)
@@ -146,7 +171,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             read=engine.read,
             witness=witness,
             host=host_name,
-            origin=_origin(),
+            origin=_hash(machine_id + state.era),
             clock=clock,
         )
         worker = Worker(
@@ -191,6 +216,8 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
                 clock=clock,
             ),
             loaded=loaded,
+            find_troubles=lambda: (home.trouble, history.trouble),
+            machine_id=machine_id,
             read_config=read,
             apply_config=apply,
             version=__version__,
@@ -202,16 +229,19 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         engine.listen(agent.hear)
         engine.listen(_forgetter(jobs))
         agent.count_due(await engine.read(State.count_due))
+        await _take_up(engine, home, doubt)
         worker.start()
         await engine.take(Reconfigured())
         if spare is not None:
             await spare.refill()
         await watch(loaded.config)
         checking = asyncio.ensure_future(_check_routes(loaded.config, agent))
+        tending = asyncio.ensure_future(_tend(engine, home, history, history_writer))
         try:
             yield agent
         finally:
             checking.cancel()
+            tending.cancel()
             # Waited for: it may have a sender to end.
             await asyncio.wait({checking})
             await agent.drain()
@@ -259,48 +289,66 @@ async def look_once(settings: Settings, names: tuple[str, ...]) -> tuple[CheckSt
     return tuple(describe_check(checks[name], results[name], overall) for name in wanted)
 
 
-def _make_private(directory: Path) -> None:
-    """A directory that only its owner enters. Raises StoreError where it cannot be that."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = directory.stat()
-        if held.st_uid != os.geteuid():
-            raise StoreError(f"cannot use {directory}: it belongs to user {held.st_uid}, not to us")
-        if held.st_mode & 0o022:
-            raise StoreError(f"cannot use {directory}: others may write to it; chmod 700 it")
-    except OSError as error:
-        raise StoreError(f"cannot use {directory}: {error.strerror}") from error
+def _identify_machine() -> str:
+    """This host, without giving its machine id away (machine-id(5)).
 
-
-def _open_history(path: Path) -> History:
-    """The history; one that cannot be read is moved aside, since losing it loses no incident.
-
-    Where there is no room for it, a history in memory takes its place until the next start.
+    https://www.freedesktop.org/software/systemd/man/latest/machine-id.html: hash it, keyed.
     """
-    try:
-        return History(path)
-    except StoreError as error:
-        cause = error.__cause__
-        code = cause.sqlite_errorcode if isinstance(cause, sqlite3.Error) else 0
-        if code & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            _log.error("%s; evidence is kept in memory only, until the next start", error)
-            return History(Path(":memory:"))
-        aside = path.with_name(f"{path.name}.broken")
-        _log.error("%s; it is moved to %s and a new one is begun", error, aside)
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
-        return History(path)
-
-
-def _origin() -> str:
-    """Identifies this host in message ids without giving its machine id away (machine-id(5))."""
     try:
         identity = Path("/etc/machine-id").read_text().strip()
     except OSError:
         identity = ""
-    identity = identity or socket.gethostname()
-    return hashlib.sha256(f"hostmend:{identity}".encode()).hexdigest()[:16]
+    return _hash(identity or socket.gethostname())
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(f"hostmend:{text}".encode()).hexdigest()[:16]
+
+
+def _find_doubt(home: Home, machine: str) -> str:
+    """Why the state may not be this host's own; empty when it is, which is then recorded."""
+    recorded = home.state.get_meta("machine")
+    if recorded is not None and recorded != machine:
+        return "its state was written on another machine, so this may be a copy of that host"
+    if recorded is None:
+        home.state.set_meta("machine", machine)
+    return home.lost
+
+
+async def _take_up(engine: Engine, home: Home, doubt: str) -> None:
+    """What an agent says of its state as it starts, before anything is done with it."""
+    for news in home.take_news():
+        await engine.take(Reported(summary=news))
+    if not doubt:
+        return
+    _log.error("this host is not confirmed: %s", doubt)
+    summary = f"{doubt}; nothing is repaired or told until you order: hostmend confirm"
+    await engine.take(Reported(summary=summary, doubt=doubt))
+    for run in engine.host.runs:
+        if run.state is RunState.PLANNED:
+            detail = "another agent planned it"
+            await engine.take(
+                RunEnded(run=run.id, outcome=Outcome.LOST, ended=run.planned, detail=detail)
+            )
+
+
+async def _tend(engine: Engine, home: Home, history: History, writer: Executor) -> None:
+    """Sees to the files now and then, for as long as the agent runs."""
+    loop = asyncio.get_running_loop()
+    clock, pruned = loop.time, -math.inf
+    while True:
+        try:
+            await engine.tend(home.tend)
+            for news in home.take_news():
+                await engine.take(Reported(summary=news, severity=Status.WARNING))
+            await loop.run_in_executor(writer, history.tend)
+            if clock() - pruned > _PRUNE_EVERY:
+                pruned = clock()
+                before = engine.now() - _HISTORY_FOR
+                await loop.run_in_executor(writer, history.prune, before)
+        except (HostmendError, sqlite3.Error) as error:
+            _log.error("cannot see to the agent's files: %s", error)
+        await asyncio.sleep(_TEND_EVERY)
 
 
 def _make_ran(engine: Engine, clock: Clock) -> Callable[[str, Instant], bool]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from agent.clock import Clock
 from agent.core.decide import decide
-from agent.core.model import Decision, Event, Host, Policy, Reconfigured, Tick
+from agent.core.model import Decision, Event, Host, Instant, Policy, Reconfigured, Tick
 from agent.errors import HostmendError, StoreError
 from agent.store.state import State
 
@@ -73,6 +73,9 @@ class Engine:
     def policy(self) -> Policy:
         return self._policy
 
+    def now(self) -> Instant:
+        return self._clock.now()
+
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
@@ -115,7 +118,7 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._writer, ask)
 
     async def tend(self, work: Callable[[Host], None]) -> None:
-        """Runs work on the state's own keeper, in turn with the decisions."""
+        """Runs work on the state's own thread, in turn with the decisions."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._writer, lambda: work(self._host))
 

@@ -21,7 +21,7 @@ from agent.agent import (
 )
 from agent.clock import Clock
 from agent.config import Config, LoadedCheck
-from agent.core.holds import NextStep, count_attempts, gates, mode_of, next_step
+from agent.core.holds import NextStep, count_attempts, gates, mode_of, next_step, say_doubt
 from agent.core.model import (
     Decision,
     Event,
@@ -108,6 +108,8 @@ class RunningAgent:
         version: str,
         host: str,
         config_path: str,
+        find_troubles: Callable[[], tuple[str, ...]] = tuple,
+        machine_id: str = "",
     ) -> None:
         self._parts = parts
         self._loaded = loaded
@@ -116,6 +118,8 @@ class RunningAgent:
         self._version = version
         self._host = host
         self._config_path = config_path
+        self._find_troubles = find_troubles
+        self._machine_id = machine_id
         self._started = parts.clock.now()
         self._seen: dict[str, tuple[str, ...]] = {}
         self._numbers: dict[str, int] = {}
@@ -264,9 +268,17 @@ class RunningAgent:
             storm=host.storm,
             silences=host.silences,
             missing=self._parts.machine.missing,
-            problems=tuple(self.problems.values()),
+            problems=self._list_problems(),
             config_path=self._config_path,
             config_loaded=self._loaded.at,
+        )
+
+    def _list_problems(self) -> tuple[str, ...]:
+        doubt = self._parts.engine.host.doubt
+        return (
+            *(() if doubt is None else (say_doubt(doubt),)),
+            *(trouble for trouble in self._find_troubles() if trouble),
+            *self.problems.values(),
         )
 
     def checks(self) -> tuple[CheckStatus, ...]:
@@ -404,6 +416,13 @@ class RunningAgent:
 
     async def resume(self, *, by: str) -> None:
         await self._parts.engine.take(Ordered(verb=Verb.RESUME, by=by))
+
+    async def confirm_host(self, *, by: str) -> None:
+        if self._parts.engine.host.doubt is None:
+            raise Conflict("cannot confirm this host: nothing is in doubt")
+        # First: were it not recorded, the next agent would doubt again, which does no harm.
+        await self._parts.engine.read(lambda state: state.set_meta("machine", self._machine_id))
+        await self._parts.engine.take(Ordered(verb=Verb.CONFIRM, by=by))
 
     # Remedies and runs
 

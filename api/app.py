@@ -67,6 +67,7 @@ ROUTES = (
     Route("GET",  "/v1/status", _VIEWER, status.show_status),
     Route("POST", "/v1/pause", _OPERATOR, status.pause),
     Route("POST", "/v1/resume", _OPERATOR, status.resume),
+    Route("POST", "/v1/confirm", _OPERATOR, status.confirm_host, (409,)),
     Route("POST", "/v1/config/reload", _ADMIN, status.reload_config),
     Route("GET",  "/v1/checks", _VIEWER, checks.list_checks, (422,)),
     Route("GET",  "/v1/checks/{name}", _VIEWER, checks.show_check, (404,)),

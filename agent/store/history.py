@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Evidence, Instant
-from agent.errors import StoreError
+
+_log = logging.getLogger(__name__)
+
+_SUFFIXES = ("", "-wal", "-shm")
+#: Rows of each table that memory keeps for a file that takes none.
+_IN_MEMORY = 500
+_AGE = {"evidence": "taken", "run_event": "at"}
+_CUT = (
+    "DELETE FROM {table} WHERE {column} < "
+    "(SELECT {column} FROM {table} ORDER BY {column} DESC LIMIT 1 OFFSET ?)"
+)
 
 #: Texts longer than this are cut, in characters.
 LONGEST = 16 * 1024
@@ -35,20 +47,68 @@ class KeptEvidence:
 
 
 class History:
-    """The open history file. Losing it loses no incident; every write is best effort."""
+    """The open history file. Losing it loses no incident; every write is best effort.
+
+    What the file cannot take, or cannot give, is kept in memory instead, for messages that are
+    written while a disk is full. `trouble` says so; empty while all is well.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.trouble = ""
+        self._inode: tuple[int, int] | None = None
+        self._file: sqlite3.Connection | None = None
+        self._memory = _connect(":memory:")
+        self._open()
+
+    def _open(self) -> None:
+        """Opens the file; one that is not a database is moved aside."""
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.executescript(_TABLES)
-        except sqlite3.Error as error:
-            raise StoreError(f"cannot open {path}: {error}") from error
+            try:
+                self._file = _connect(self.path)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                aside = self.path.with_name(f"{self.path.name}.broken")
+                _log.error("cannot read %s: %s; it is kept as %s", self.path, error, aside.name)
+                for suffix in _SUFFIXES:
+                    with contextlib.suppress(FileNotFoundError):
+                        _with(self.path, suffix).replace(_with(aside, suffix))
+                self._file = _connect(self.path)
+            held = self.path.stat()
+        except (sqlite3.Error, OSError) as error:
+            self._fail("open", error)
+            return
+        self._inode = (held.st_dev, held.st_ino)
+        self.trouble = ""
+
+    def _fail(self, what: str, error: Exception) -> None:
+        trouble = f"cannot {what} {self.path}: {error}; evidence is kept in memory only"
+        if trouble != self.trouble:
+            _log.error("%s", trouble)
+        self.trouble = trouble
+
+    def tend(self) -> None:
+        """Now and then: opens the file again where it could not be, or was taken away."""
+        try:
+            found = self.path.stat()
+            kept = (found.st_dev, found.st_ino) == self._inode
+        except FileNotFoundError:
+            kept = False
+        except OSError:
+            return
+        if self._file is None or not kept:
+            if self._file is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    self._file.close()
+                self._file = None
+            self._open()
 
     def close(self) -> None:
-        self._db.close()
+        if self._file is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._file.close()
+        self._memory.close()
 
     def add_evidence(
         self, incident: str, stage: str, taken: Instant, items: tuple[Evidence, ...]
@@ -87,21 +147,62 @@ class History:
         self._write("DELETE FROM evidence WHERE taken < ?", [(before,)])
         self._write("DELETE FROM run_event WHERE at < ?", [(before,)])
 
+    def find_last_number(self) -> int:
+        """The highest number of an incident or run that is spoken of here."""
+        rows = self._read("SELECT max(CAST(substr(incident, 2) AS INTEGER)) FROM evidence")
+        rows += self._read("SELECT max(CAST(substr(run, 2) AS INTEGER)) FROM run_event")
+        return max((int(number) for (number,) in rows if number is not None), default=0)
+
     def _write(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
-        try:
-            self._db.execute("BEGIN")
-            self._db.executemany(sql, rows)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise StoreError(f"cannot write {self.path}: {error}") from error
+        if self._file is not None:
+            try:
+                _run(self._file, sql, rows)
+            except sqlite3.Error as error:
+                self._fail("write", error)
+            else:
+                self.trouble = ""
+                return
+        _run(self._memory, sql, rows)
+        for table in ("evidence", "run_event"):
+            if table in sql:
+                self._memory.execute(_CUT.format(table=table, column=_AGE[table]), (_IN_MEMORY,))
 
     def _read(self, sql: str, *values: object) -> list[Any]:
-        try:
-            return self._db.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(f"cannot read {self.path}: {error}") from error
+        rows: list[Any] = []
+        if self._file is not None:
+            try:
+                rows = self._file.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                self._fail("read", error)
+        return rows + self._memory.execute(sql, values).fetchall()
+
+
+def _connect(path: Path | str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_TABLES)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _run(db: sqlite3.Connection, sql: str, rows: list[tuple[Any, ...]]) -> None:
+    try:
+        db.execute("BEGIN")
+        db.executemany(sql, rows)
+        db.execute("COMMIT")
+    except sqlite3.Error:
+        with contextlib.suppress(sqlite3.Error):
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        raise
+
+
+def _with(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _parse(body: str) -> dict[str, Any]:

@@ -257,7 +257,7 @@ class Home:
             self._set_aside("corrupt")
 
     def _build_again(self, host: Host) -> None:
-        """The file was removed or replaced: all is still held open, so it is written anew."""
+        """The file was removed or replaced: it is still held open, and is written anew."""
         _log.error("%s was taken away while it was in use; it is written again", self.path)
         try:
             self._settle_in()

@@ -8,13 +8,15 @@ advance lets a commit succeed on a filesystem with 0 bytes and 0 inodes free
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError, to_json
 
 from agent.access import Action, Token
 from agent.core.model import (
@@ -81,6 +83,17 @@ _PAUSE = TypeAdapter(Pause | None)
 _DOUBT = TypeAdapter(Doubt | None)
 _TOKEN = TypeAdapter(Token)
 _ACTION = TypeAdapter(Action)
+
+
+def _dump(value: object) -> str:
+    """As JSON that is read back whatever a look has seen: infinities stay, and what no UTF-8 can
+    hold (a file name of other bytes) becomes a question mark.
+    """
+    try:
+        return to_json(value, inf_nan_mode="constants").decode()
+    except PydanticSerializationError:
+        plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        return json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def number_of(item_id: str) -> int:
@@ -263,7 +276,6 @@ class State:
         """
         target = State(path, reserve=0)
         try:
-            target.commits = self.commits
             for key in ("era", "machine"):
                 if key in self._meta:
                     target.set_meta(key, self._meta[key])
@@ -271,9 +283,12 @@ class State:
             with target._transaction():
                 target._db.executemany("INSERT INTO token VALUES (?, ?, ?)", self._tokens)
             target.save(Host(), Decision(host=host, notices=tuple(self._due.values())))
-        except StoreError:
+            # To write down what was committed commits nothing new.
+            values = (str(self.commits),)
+            target._db.execute("UPDATE meta SET value = ? WHERE key = 'commits'", values)
+        except (StoreError, sqlite3.Error) as error:
             target.close()
-            raise
+            raise StoreError(f"cannot begin again in {path}: {error}") from error
         self.take_over(target)
 
     @property
@@ -389,7 +404,7 @@ class State:
             db.executemany(
                 "INSERT OR REPLACE INTO incident VALUES (?, ?, ?, ?)",
                 [
-                    (number_of(i.id), live, i.check, _INCIDENT.dump_json(i).decode())
+                    (number_of(i.id), live, i.check, _dump(i))
                     for live, group in (
                         (_LIVE, incidents),
                         (_ENDED, [i for i in decision.ended if i.opened is not None]),
@@ -400,14 +415,14 @@ class State:
             )
             db.executemany(
                 "INSERT OR REPLACE INTO run VALUES (?, 1, ?, ?)",
-                [(number_of(r.id), r.incident, _RUN.dump_json(r).decode()) for r in runs],
+                [(number_of(r.id), r.incident, _dump(r)) for r in runs],
             )
             db.executemany(
                 "UPDATE run SET counted = 0 WHERE id = ?", [(number_of(i),) for i in dropped]
             )
             db.executemany(
                 "INSERT OR REPLACE INTO silence VALUES (?, ?)",
-                [(number_of(s.id), _SILENCE.dump_json(s).decode()) for s in silences],
+                [(number_of(s.id), _dump(s)) for s in silences],
             )
             db.executemany("DELETE FROM silence WHERE id = ?", [(number_of(i),) for i in lifted])
             db.executemany(
@@ -417,14 +432,14 @@ class State:
                         number_of(n.id),
                         n.state.value,
                         n.incident.id if n.incident else None,
-                        _NOTICE.dump_json(n).decode(),
+                        _dump(n),
                     )
                     for n in decision.notices
                 ],
             )
             db.executemany(
                 "INSERT INTO transition (incident, body) VALUES (?, ?)",
-                [(t.incident, _TRANSITION.dump_json(t).decode()) for t in decision.transitions],
+                [(t.incident, _dump(t)) for t in decision.transitions],
             )
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
             if decision.ended:
@@ -435,11 +450,11 @@ class State:
     def _changed_meta(self, old: Host, new: Host) -> dict[str, str]:
         meta = {}
         if new.storm != old.storm:
-            meta["storm"] = _STORM.dump_json(new.storm).decode()
+            meta["storm"] = _dump(new.storm)
         if new.paused != old.paused:
-            meta["paused"] = _PAUSE.dump_json(new.paused).decode()
+            meta["paused"] = _dump(new.paused)
         if new.doubt != old.doubt:
-            meta["doubt"] = _DOUBT.dump_json(new.doubt).decode()
+            meta["doubt"] = _dump(new.doubt)
         if new.serial != old.serial:
             meta["serial"] = str(new.serial)
         return meta
@@ -457,10 +472,7 @@ class State:
                 f"DELETE FROM {table} WHERE {ended} AND id <= (SELECT id FROM {table} "  # noqa: S608 - constants
                 f"WHERE {ended} ORDER BY id DESC LIMIT 1 OFFSET {KEPT})"
             )
-        db.execute(
-            "DELETE FROM transition WHERE NOT EXISTS "
-            "(SELECT 1 FROM incident WHERE 'i' || incident.id = transition.incident)"
-        )
+        db.execute("DELETE FROM transition WHERE incident NOT IN (SELECT 'i' || id FROM incident)")
 
     # Notices
 
@@ -475,7 +487,7 @@ class State:
                 "UPDATE notice SET state = ?, body = ? WHERE id = ? AND state = 'due'",
                 (
                     notice.state.value,
-                    _NOTICE.dump_json(notice).decode(),
+                    _dump(notice),
                     number_of(notice.id),
                 ),
             )
@@ -491,7 +503,7 @@ class State:
         with self._transaction():
             number = self._next("token")
             token = replace(token, id=f"t{number}")
-            body = _TOKEN.dump_json(token).decode()
+            body = _dump(token)
             self._db.execute("INSERT INTO token VALUES (?, ?, ?)", (number, digest, body))
         self._keep_tokens()
         return token
@@ -500,7 +512,7 @@ class State:
         with self._transaction():
             self._db.execute(
                 "UPDATE token SET body = ? WHERE id = ?",
-                (_TOKEN.dump_json(token).decode(), number_of(token.id)),
+                (_dump(token), number_of(token.id)),
             )
         self._keep_tokens()
 
@@ -525,7 +537,7 @@ class State:
         with self._transaction():
             number = self._next("action")
             action = replace(action, id=f"a{number}")
-            body = _ACTION.dump_json(action).decode()
+            body = _dump(action)
             self._db.execute("INSERT INTO action VALUES (?, ?)", (number, body))
             self._db.execute("DELETE FROM action WHERE id <= ?", (number - KEPT_ACTIONS,))
         return action
@@ -534,7 +546,7 @@ class State:
         with self._transaction():
             self._db.execute(
                 "UPDATE action SET body = ? WHERE id = ?",
-                (_ACTION.dump_json(action).decode(), number_of(action.id)),
+                (_dump(action), number_of(action.id)),
             )
 
     def list_actions(self, listing: Listing) -> tuple[Action, ...]:

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "status": status.show_status,
     "pause": status.pause,
     "resume": status.resume,
+    "confirm": status.confirm_host,
     "reload": status.reload_config,
     "incidents": incidents.list_incidents,
     "remedies": remedies.list_remedies,

@@ -60,6 +60,21 @@ def resume(as_json: Json = False) -> None:
     screen.line("Runs may start again.")
 
 
+def confirm_host(as_json: Json = False) -> None:
+    """Accept a state that was lost, or is another machine's, as this host's own.
+
+    Until then nothing is repaired and nobody is told. Exit codes: 0 done, 1 nothing is in doubt,
+    3 no agent answers.
+    """
+    with open_client() as client:
+        status = client.post("/v1/confirm")
+    screen = Screen()
+    if as_json:
+        screen.json(status)
+        return
+    screen.line("This host is confirmed: it repairs and tells again.")
+
+
 def reload_config(as_json: Json = False) -> None:
     """Read the configuration again; one that cannot be used changes nothing.
 

@@ -26,6 +26,12 @@ async def resume(agent: Agent, by: By) -> schemas.AgentStatus:
     return await show_status(agent)
 
 
+async def confirm_host(agent: Agent, by: By) -> schemas.AgentStatus:
+    """Accept a state that was lost or is a copy as this host's own: it acts and tells again."""
+    await agent.confirm_host(by=by)
+    return await show_status(agent)
+
+
 async def reload_config(agent: Agent, by: By) -> schemas.AgentStatus:
     """Read the configuration again; one that cannot be used changes nothing."""
     status = await agent.reload(by=by)

@@ -122,6 +122,10 @@ class AgentContract:
         await scene.agent.resume(by=BY)
         assert scene.agent.status().paused is None
 
+    async def test_a_host_without_a_doubt_has_nothing_to_confirm(self, scene: Scene) -> None:
+        with pytest.raises(Conflict, match="nothing is in doubt"):
+            await scene.agent.confirm_host(by=BY)
+
     async def test_a_pause_can_end_by_itself(self, scene: Scene) -> None:
         await scene.agent.pause(by=BY, seconds=60)
         paused = scene.agent.status().paused

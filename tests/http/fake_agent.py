@@ -149,6 +149,8 @@ class FakeAgent:
         self.notice_list: dict[str, Notice] = {}
         self.remedy_list: dict[str, RemedyInfo] = {r.name: r for r in (RESTART, CLEAN)}
         self.paused: Pause | None = None
+        #: Why its state may not be this host's.
+        self.doubt = ""
         self.silence_list: tuple[Silence, ...] = ()
         self.token_list: dict[str, Token] = {}
         self.secrets: dict[str, str] = {}
@@ -302,6 +304,12 @@ class FakeAgent:
     async def resume(self, *, by: str) -> None:
         self.paused = None
         self.orders.append(("resume", by))
+
+    async def confirm_host(self, *, by: str) -> None:
+        if not self.doubt:
+            raise Conflict("cannot confirm this host: nothing is in doubt")
+        self.doubt = ""
+        self.orders.append(("confirm", by))
 
     def remedies(self) -> tuple[RemedyInfo, ...]:
         return tuple(self.remedy_list.values())

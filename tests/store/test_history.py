@@ -1,0 +1,81 @@
+"""Evidence is good to have: whatever happens to its file, nothing waits for it or fails with it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Evidence
+from agent.store.history import History
+
+
+def add(history: History, text: str, at: float = 1.0) -> None:
+    history.add_evidence("i1", "before", at, (Evidence(title="t", text=text),))
+
+
+def texts(history: History) -> list[str]:
+    return [kept.evidence.text for kept in history.list_evidence("i1")]
+
+
+def test_a_file_that_is_no_database_is_kept_aside(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    path.write_bytes(b"no database" * 500)
+    history = History(path)
+    add(history, "a")
+    assert texts(history) == ["a"]
+    assert history.trouble == ""
+    assert (tmp_path / "history.db.broken").exists()
+    history.close()
+
+
+def test_a_file_that_cannot_be_had_is_done_without_until_it_can(tmp_path: Path) -> None:
+    place = tmp_path / "state"
+    history = History(place / "history.db")
+    add(history, "in memory")
+    history.add_run_event("r7", 1, 1.0, {"event": "task"})
+    assert "in memory only" in history.trouble
+    assert texts(history) == ["in memory"]
+    assert history.list_run_events("r7")[0]["event"] == "task"
+    place.mkdir()
+    history.tend()
+    add(history, "in the file", 2.0)
+    assert history.trouble == ""
+    assert sorted(texts(history)) == ["in memory", "in the file"]
+    assert history.find_last_number() == 7
+    history.close()
+    again = History(place / "history.db")
+    assert texts(again) == ["in the file"]
+    again.close()
+
+
+def test_a_file_that_is_taken_away_is_made_again(tmp_path: Path) -> None:
+    place = tmp_path / "state"
+    place.mkdir()
+    history = History(place / "history.db")
+    shutil.rmtree(place)
+    place.mkdir()
+    history.tend()
+    add(history, "a")
+    history.close()
+    assert texts(History(place / "history.db")) == ["a"]
+
+
+def test_memory_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.store.history._IN_MEMORY", 10)
+    history = History(tmp_path / "nowhere" / "history.db")
+    for number in range(50):
+        add(history, str(number), float(number))
+    assert texts(history)[-1] == "49"
+    assert len(texts(history)) <= 11
+    history.close()
+
+
+def test_what_is_old_is_forgotten(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.db")
+    add(history, "old", 1.0)
+    add(history, "new", 9.0)
+    history.prune(5.0)
+    assert texts(history) == ["new"]
+    history.close()
