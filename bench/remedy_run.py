@@ -1,13 +1,15 @@
 """Milliseconds from a request to the first task's end and to the playbook's end, by variant.
 
 `python bench/remedy_run.py [ROUNDS]`, with nothing else running: the variants take turns, and the
-fastest and the middle round of each are shown, with the memory that waits between runs.
+fastest and the middle round of each are shown, with the processor time of everything that a run
+starts (the preparation of what waits included) and the memory that waits between runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import statistics
 import sys
@@ -52,6 +54,12 @@ def measure_memory() -> tuple[float, list[float]]:
     return sum(each), each
 
 
+def measure_processor() -> float:
+    """Seconds of all descendants that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 async def main(rounds: int) -> None:
     base = Path(tempfile.mkdtemp(dir="/dev/shm"))
     playbooks, runtime = base / "playbooks", base / "runtime"
@@ -61,11 +69,11 @@ async def main(rounds: int) -> None:
         (playbooks / name / "playbook.yml").write_text(PLAYBOOK)
     prepare_runtime(runtime)
     catalog = Catalog.load([playbooks])
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in VARIANTS}
+    times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in VARIANTS}
     memory: dict[str, tuple[float, list[float]]] = {}
     for number in range(rounds):
         for variant, (name, spared, warm) in VARIANTS.items():
-            spare = Spare(runtime, warm=warm)
+            spare, processor = Spare(runtime, warm=warm), measure_processor()
             if spared:
                 await spare.refill()
                 await asyncio.sleep(2.5 if warm else 1.2)
@@ -89,18 +97,19 @@ async def main(rounds: int) -> None:
                 request, on_event=hear, cancel=asyncio.Event(), clock=Clock(), spare=spare
             )
             assert result.outcome is Outcome.OK, result
+            ended = time.perf_counter()
             await spare.close()
-            times[variant].append(
-                (1000 * (seen["task"] - began), 1000 * (time.perf_counter() - began))
-            )
+            taken = (seen["task"] - began, ended - began, measure_processor() - processor)
+            times[variant].append(tuple(1000 * seconds for seconds in taken))
     shutil.rmtree(base)
-    print(f"{'ms to':14} task min  median   end min  median   waiting, MB PSS")
+    print(f"{'ms to':14} task min  median   end min  median   CPU min  median   waiting, MB PSS")
     for variant, rows in times.items():
-        task, end = ([row[i] for row in rows] for i in (0, 1))
+        task, end, cpu = ([row[i] for row in rows] for i in (0, 1, 2))
         total, each = memory.get(variant, (0.0, []))
         print(
             f"{variant:14} {min(task):8.0f} {statistics.median(task):7.0f}"
-            f" {min(end):9.0f} {statistics.median(end):7.0f}   "
+            f" {min(end):9.0f} {statistics.median(end):7.0f}"
+            f" {min(cpu):9.0f} {statistics.median(cpu):7.0f}   "
             + (f"{total:.0f} ({', '.join(f'{x:.0f}' for x in each)})" if each else "-")
         )
 
