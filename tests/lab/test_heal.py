@@ -192,7 +192,7 @@ checks:
 routes:
   ops:
     url: "ROUTE"
-    reasons: [opened, approval, escalated, held, healed, ended, recurring]
+    reasons: [approval, escalated, held, healed, ended, recurring]
 """
 
 
