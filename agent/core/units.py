@@ -74,7 +74,7 @@ def format_size(size: float) -> str:
         if size >= whole:
             return (
                 f"{size / whole:.3g} {unit}"
-                if size < 1000 * whole
+                if size < 999.5 * whole
                 else f"{size / whole:.0f} {unit}"
             )
     return f"{size:.0f} B"

@@ -7,12 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from core_scene import Scene, bare, check, step
+from core_scene import EVERY_REASON, Scene, bare, check, step
 
 from agent.core.decide import decide
 from agent.core.model import (
     Changes,
     Confirm,
+    Doubt,
     Finding,
     Hold,
     Host,
@@ -22,8 +23,11 @@ from agent.core.model import (
     Mode,
     Ordered,
     Outcome,
+    Reason,
+    Reported,
     ResolvedBy,
     Risk,
+    RoutePolicy,
     Run,
     RunEnded,
     RunStarted,
@@ -1429,3 +1433,89 @@ def test_a_look_that_arrives_while_nothing_is_wrong_leaves_incidents_of_others_a
     incident: Incident = scene.incident("a")
     scene.send(Looked(check="b", began=scene.now, ended=scene.now, findings=()))
     assert scene.incident("a") == incident
+
+
+# The agent itself
+
+
+AGENT = RoutePolicy(name="agent", reasons=(Reason.AGENT,))
+OTHER = RoutePolicy(name="other", reasons=(Reason.HEALED,))
+
+
+@pytest.mark.parametrize(
+    ("words", "routes", "doubt", "told"),
+    [
+        ("all that name it", (OTHER, EVERY_REASON, AGENT), "", ["ops", "agent"]),
+        ("somebody, where none names it", (OTHER, replace(OTHER, name="b")), "", ["other"]),
+        ("nobody, where there is nobody", (), "", []),
+        ("one only while in doubt", (OTHER, EVERY_REASON, AGENT), "a clone", ["ops"]),
+    ],
+)
+def test_what_the_agent_reports_of_itself_reaches(
+    words: str, routes: tuple[RoutePolicy, ...], doubt: str, told: list[str]
+) -> None:
+    scene = Scene(routes=routes, notice_for=100.0)
+    scene.send(Reported(summary="the state was lost", severity=Status.WARNING, doubt=doubt))
+    assert [n.route for n in scene.notices] == told, words
+    assert len({n.id for n in scene.notices}) == len(told)
+    assert scene.host.serial == len(told)
+    for notice in scene.notices:
+        assert (notice.reason, notice.incident) == (Reason.AGENT, None)
+        assert notice.details == {"summary": "the state was lost", "severity": "warning"}
+        assert (notice.created, notice.due, notice.expires) == (1000.0, 1000.0, 1100.0)
+
+
+def test_a_host_in_doubt_neither_acts_nor_tells_until_it_is_confirmed() -> None:
+    scene = Scene()
+    scene.send(Reported(summary="the state was lost", doubt="another machine"))
+    scene.fails()
+    held = scene.hold()
+    assert held is not None
+    assert held.hold is Hold.PAUSED
+    assert held.detail.startswith("this host is not confirmed (another machine):")
+    scene.keeps_failing(600)
+    assert scene.said() == ["agent"]
+    with pytest.raises(Conflict, match=r"cannot run restart-service: this host is not confirmed"):
+        scene.orders(Verb.RUN, step=step())
+    scene.orders(Verb.RUN, step=step(), preview=True)
+    scene.ends()
+    scene.fails()
+    scene.orders(Verb.CONFIRM)
+    assert scene.host.doubt is None
+    assert scene.state() is State.REPAIRING
+    assert scene.said() == ["agent", "opened"]
+    with pytest.raises(Conflict, match="cannot confirm this host: nothing is in doubt"):
+        scene.orders(Verb.CONFIRM)
+
+
+def test_the_same_doubt_is_reported_once() -> None:
+    scene = Scene()
+    for doubt in ("a clone", "a clone", "the state was lost"):
+        scene.now += 1
+        scene.send(Reported(summary="look here", doubt=doubt))
+    assert scene.said() == ["agent", "agent"]
+    assert scene.host.doubt == Doubt(why="the state was lost", since=scene.now)
+
+
+def test_failures_in_doubt_are_a_storm_only_once_it_is_confirmed() -> None:
+    scene = Scene(*[check(f"c{n}", mode=Mode.SHADOW) for n in range(5)])
+    scene.send(Reported(summary="look here", doubt="a clone"))
+    for n in range(5):
+        scene.fails(f"c{n}")
+    scene.wait(20)
+    assert scene.host.storm is None
+    scene.orders(Verb.CONFIRM)
+    assert scene.host.storm is not None
+    scene.wait(10)
+    assert scene.said() == ["agent", "storm"]
+
+
+def test_what_the_evidence_names_is_looked_at_before_acting() -> None:
+    scene = Scene(bare("disk"), check("web"))
+    scene.now += 1
+    scene.looks("disk", Finding(subject="/var", status=Status.OK, resource="filesystem:/var"))
+    scene.fails("web", implicates=("filesystem:/var",))
+    assert name_of_hold(scene) is Hold.LOOKING_UPSTREAM
+    assert scene.last.look == {"disk"}
+    scene.passes("disk", resource="filesystem:/var")
+    assert len(scene.runs) == 1

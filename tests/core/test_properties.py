@@ -32,6 +32,7 @@ from agent.core.model import (
     Policy,
     Reason,
     Reconfigured,
+    Reported,
     ResolvedBy,
     Risk,
     RoutePolicy,
@@ -172,6 +173,7 @@ EVENTS = st.one_of(
     FATES,
     *(ORDERS,) * 2,
     st.tuples(st.just("again"), st.integers(0, 9)),
+    st.tuples(st.just("report"), some("", "", "", "", "a clone")),
     st.tuples(st.just("reconfigure"), CHECKS, some("check", "ladder", "mode", "back", "budget")),
 )
 
@@ -238,6 +240,8 @@ class World:
                 self.end(which, outcome, ago)
             case ("order", verb, which, until, runs):
                 self.order(verb, which, until, runs)
+            case ("report", doubt):
+                self.send(Reported(summary="look here", doubt=doubt))
             case ("again", which):
                 if which < len(self.sent):
                     self.send(self.sent[-1 - which])
@@ -358,6 +362,7 @@ class World:
         assert not incident.finding.intended
         assert now < incident.look_ended + policy.fresh_for
         assert not self.host.paused
+        assert not self.host.doubt
         assert not self.host.transition
         assert silence_of(incident, self.host, policy, now, runs=True) is None
         assert mode_of(step, check, policy) in (Mode.AUTO, Mode.APPROVE)
@@ -413,16 +418,16 @@ class World:
             assert notice.id not in self.ids
             self.ids.add(notice.id)
             if notice.incident is None:
-                assert notice.reason is Reason.STORM
-                if notice.details["storm"] == "ended":
+                assert notice.reason in (Reason.STORM, Reason.AGENT)
+                if notice.reason is Reason.STORM and notice.details["storm"] == "ended":
                     self.told_by_storm |= set(notice.details)
                 continue
             assert notice.incident.opened is not None
-            assert silence_of(notice.incident, decision.host, self.policy, self.now) is None
+            assert not self.is_muted(notice.incident)
             self.told.add((notice.reason, notice.incident.id))
         for incident in decision.ended:
             self.owed.pop(incident.id, None)
-            if silence_of(incident, decision.host, self.policy, self.now) and not incident.said:
+            if self.is_muted(incident) and not incident.said:
                 continue
             by_storm = incident.id in self.told_by_storm
             if incident.resolved_by is ResolvedBy.RUN:
@@ -432,6 +437,10 @@ class World:
         for incident in decision.host.incidents:
             self.check_said(incident, decision)
 
+    def is_muted(self, incident: Incident) -> bool:
+        silence = silence_of(incident, self.host, self.policy, self.now)
+        return silence is not None or self.host.doubt is not None
+
     def check_said(self, incident: Incident, decision: Decision) -> None:
         policy = self.policy
         check = policy.checks.get(incident.check)
@@ -440,7 +449,7 @@ class World:
             or incident.state not in FAILING
             or not incident.critical
             or not confirmed(incident, check, critical=True)
-            or silence_of(incident, decision.host, policy, self.now) is not None
+            or self.is_muted(incident)
         ):
             self.owed.pop(incident.id, None)
             return
@@ -452,7 +461,7 @@ class World:
     def check_quiet(self, decision: Decision) -> None:
         """A second decision does nothing, nor does any before the wake."""
         storm = decision.host.storm
-        assert storm is None or self.now < storm.since + self.policy.inhibit_for
+        assert storm is None or self.host.doubt or self.now < storm.since + self.policy.inhibit_for
         assert decision.wake is None or decision.wake > self.now
         again = self.check_nothing_happens(self.now, decision.host)
         assert again.look == decision.look
@@ -533,6 +542,8 @@ def test_every_incident_ends_once_all_is_well(
     policy: Policy, events: list[tuple[Any, ...]]
 ) -> None:
     world = tell(policy, events)
+    if world.host.doubt is not None:
+        world.send(Ordered(verb=Verb.CONFIRM, by="anna"))
     world.truth = {}
     world.outcome, world.cures = Outcome.OK, True
     world.live(world.now + 7200.0, at_most=6000, while_ill=True)
