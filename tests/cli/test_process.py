@@ -111,3 +111,55 @@ async def test_an_agent_runs_answers_and_stops(places, environment) -> None:
         if process.returncode is None:
             process.kill()
             await process.communicate()
+
+
+async def test_a_token_of_a_real_agent_lets_in_over_the_network_and_is_on_record(
+    places, environment
+) -> None:
+    environment["HOSTMEND_LISTEN"] = "127.0.0.1:0"
+    agent = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "run",
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    async def ask(*words: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            *words,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        return process.returncode, (out if process.returncode == 0 else err).decode()
+
+    try:
+        assert agent.stdout is not None
+        async with asyncio.timeout(LONG):
+            while not (line := await agent.stdout.readline()).startswith(b"HTTP: "):
+                assert line
+            url = line.decode().split()[1].removesuffix("/healthz")
+            file = places / "token"
+            file.touch(mode=0o600)
+            file.write_text((await ask("token", "create", "far", "--role", "operator"))[1])
+            far = ("--server", url, "--token-file", str(file))
+            assert (await ask(*far, "pause", "--why", "upgrade"))[0] == 0
+            code, said = await ask(*far, "token", "list")
+            assert (code, "it takes the role admin, and yours is operator" in said) == (1, True)
+            trail = (await ask("actions"))[1].splitlines()[1:]
+            assert ["token far (t1)" in entry for entry in trail] == [True, False]
+            assert ["pause  " in trail[0], "create_token  " in trail[1]] == [True, True]
+            assert (await ask("token", "revoke", "t1"))[0] == 0
+            code, said = await ask(*far, "status")
+            assert (code, "was revoked or has expired" in said) == (1, True)
+            agent.send_signal(signal.SIGTERM)
+            _, err = await agent.communicate()
+        assert agent.returncode == 0
+        assert file.read_bytes().strip() not in err
+    finally:
+        if agent.returncode is None:
+            agent.kill()
+            await agent.communicate()

@@ -204,19 +204,19 @@ class AgentContract:
         assert (await agent.silences()).items == (second,)
 
     @pytest.mark.parametrize(
-        "what",
+        ("what", "said"),
         [
-            {},
-            {"subjects": ["x"]},
-            {"checks": ["no-such-check"]},
-            {"labels": {"no-such-label": "1"}},
+            ({}, "name checks or labels"),
+            ({"subjects": ["x"]}, "name the checks"),
+            ({"checks": ["no-such-check"]}, "no-such-check"),
+            ({"labels": {"no-such-label": "1"}}, "no check carries these labels"),
         ],
         ids=str,
     )
     async def test_a_silence_that_would_match_nothing_is_refused(
-        self, scene: Scene, what: dict[str, Any]
+        self, scene: Scene, what: dict[str, Any], said: str
     ) -> None:
-        with pytest.raises(Invalid):
+        with pytest.raises(Invalid, match=said):
             await scene.agent.add_silence(by=BY, seconds=60, **what)
         assert scene.agent.status().silences == ()
 

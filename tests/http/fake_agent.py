@@ -406,13 +406,13 @@ class FakeAgent:
         runs: bool = False,
     ) -> Silence:
         self._maybe_break()
-        if not checks and not labels:
-            raise Invalid("cannot silence: name checks or labels")
         unknown = [name for name in checks if name != "*" and name not in self.check_list]
         if unknown:
             raise Invalid(f"cannot silence {', '.join(unknown)}: no such check")
         if subjects and not checks:
             raise Invalid("cannot silence subjects alone: name the checks that they are of")
+        if not checks and not labels:
+            raise Invalid("cannot silence: name checks or labels")
         if labels and not any(
             all(check.labels.get(k) == v for k, v in labels.items())
             for check in self.check_list.values()

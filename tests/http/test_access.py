@@ -71,6 +71,16 @@ def test_only_a_route_that_says_so_is_open() -> None:
     assert [route.path for route in ROUTES if route.access is Access.OPEN] == ["/healthz"]
 
 
+def test_tokens_and_the_configuration_are_for_admins_and_nothing_else_is() -> None:
+    assert {(r.method, r.path) for r in ROUTES if r.access is Access.ADMIN} == {
+        ("POST", "/v1/config/reload"),
+        ("GET", "/v1/tokens"),
+        ("GET", "/v1/tokens/{id}"),
+        ("POST", "/v1/tokens"),
+        ("DELETE", "/v1/tokens/{id}"),
+    }
+
+
 def test_nothing_that_acts_is_for_viewers() -> None:
     assert {r.path for r in ROUTES if r.acts and r.access.rank < Access.OPERATOR.rank} == set()
 
