@@ -1,0 +1,52 @@
+"""The state directory of one host on another, as a copied disk has it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from lab_agent import body_of
+from web_agent import install, is_served, kill_nginx, wait_for_end
+
+from agent.lab import Lab
+
+
+def test_a_clone_pages_nobody_and_acts_on_nothing_until_confirmed(
+    lab_tree: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "state.tar"
+    with Lab.boot(lab_tree) as first:
+        agent = install(first)
+        kill_nginx(first)
+        wait_for_end(agent)
+        agent.wait(lambda: len(agent.mails()) == 1, "the mail of the original")
+        original = agent.mails()[0]["Message-ID"]
+        agent.stop()
+        first.run(["tar", "-cf", "/root/state.tar", "-C", "/var/lib", "hostmend"])
+        kept.write_bytes((first.path / "root/state.tar").read_bytes())
+
+    with Lab.boot(lab_tree) as other:
+        other.copy_in(kept, "/root/state.tar")
+        other.run(["tar", "-xf", "/root/state.tar", "-C", "/var/lib"])
+        clone = install(other)
+        assert "another machine" in " ".join(clone.json("status")["problems"])
+        kill_nginx(other)
+        clone.wait(
+            lambda: [i for i in clone.json("status")["incidents"] if i["state"] == "open"],
+            "the clone to see the failure",
+        )
+        time.sleep(12)
+        assert not is_served(other)
+        assert len(clone.runs()) == 1, "the original's"
+        (mail,) = clone.mails()
+        assert mail["Subject"].startswith("[agent] ")
+        assert "hostmend confirm" in body_of(mail)
+        assert "confirmed" in clone.run("confirm")
+        clone.wait(lambda: is_served(other), "the page, once it was confirmed")
+        wait_for_end(clone, 2)
+        clone.wait(
+            lambda: [m for m in clone.mails() if m["Subject"].startswith("[healed]")],
+            "the mail of the clone",
+        )
+        assert original not in [m["Message-ID"] for m in clone.mails()]
+        assert clone.run("confirm", check=False) == ""
