@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
@@ -15,8 +14,6 @@ from agent.store.history import History, KeptEvidence
 
 _log = logging.getLogger(__name__)
 
-#: Pieces of evidence that wait in memory while they cannot be written.
-_MOST_UNKEPT = 200
 #: Longest that one taking of evidence may last, in seconds.
 LIMIT = 10.0
 
@@ -41,8 +38,6 @@ class Witness:
         self._writer = writer
         self._clock = clock
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        #: Incidents with evidence that could not be kept yet, most likely for want of room.
-        self._unkept = deque[tuple[str, KeptEvidence]](maxlen=_MOST_UNKEPT)
 
     def hear(self, _event: Event, decision: Decision) -> None:
         """Takes evidence of incidents that were just confirmed, or just proved mended."""
@@ -81,21 +76,18 @@ class Witness:
         except (HostmendError, OSError) as error:
             items.append(Evidence(title="Incomplete", text=str(error)))
         taken = self._clock.now()
-        self._unkept.extend(
-            (incident.id, KeptEvidence(stage=stage, taken=taken, evidence=item)) for item in items
-        )
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._writer, self._keep)
+            await loop.run_in_executor(
+                self._writer,
+                self._history.add_evidence,
+                incident.id,
+                stage,
+                taken,
+                tuple(items),
+            )
         except HostmendError as error:
-            _log.error("evidence of %s waits in memory: %s", incident.id, error)
-
-    def _keep(self) -> None:
-        """Writes down what waits, the oldest first. Raises StoreError for the first that fails."""
-        while self._unkept:
-            incident, kept = self._unkept[0]
-            self._history.add_evidence(incident, kept.stage, kept.taken, (kept.evidence,))
-            self._unkept.popleft()
+            _log.error("cannot keep evidence of %s: %s", incident.id, error)
 
     async def settle(self, incident_id: str, seconds: float = LIMIT) -> None:
         """Waits until no evidence of an incident is being taken any more, at most so long."""
@@ -107,14 +99,12 @@ class Witness:
         """Everything that was taken of an incident, oldest first; nothing when it was lost."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._writer, self._read, incident_id)
+            return await loop.run_in_executor(
+                self._writer, self._history.list_evidence, incident_id
+            )
         except HostmendError as error:
             _log.error("cannot read evidence of %s: %s", incident_id, error)
-            return tuple(kept for incident, kept in self._unkept if incident == incident_id)
-
-    def _read(self, incident_id: str) -> tuple[KeptEvidence, ...]:
-        waiting = tuple(kept for incident, kept in self._unkept if incident == incident_id)
-        return (*self._history.list_evidence(incident_id), *waiting)
+            return ()
 
     def close(self) -> None:
         for task in self._under_way.values():

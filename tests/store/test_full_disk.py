@@ -155,15 +155,30 @@ def test_an_agent_that_starts_with_too_little_room_goes_on_and_keeps_room_later(
 
 
 @pytest.mark.parametrize("fill", [fill_bytes, fill_inodes])
-def test_history_fails_loudly_and_what_it_has_can_be_read(
+def test_history_goes_on_in_memory_loudly_and_what_it_has_can_be_read(
     disk: Path, fill: Callable[[Path], None]
 ) -> None:
     history = History(disk / "history.db")
     item = Evidence(title="Log", text="z" * 16_000)
     history.add_evidence("i1", "before", 1.0, (item,))
     fill(disk)
+    more = tuple(replace(item, title=str(number)) for number in range(100))
+    history.add_evidence("i2", "before", 2.0, more)
+    assert [kept.evidence for kept in history.list_evidence("i1")] == [item]
+    assert {kept.evidence for kept in history.list_evidence("i2")} == set(more)
     if fill is fill_bytes:
-        with pytest.raises(StoreError, match="cannot write"):
-            history.add_evidence("i2", "before", 2.0, (item,) * 1000)
-    assert history.list_evidence("i1")[0].evidence == item
+        assert "evidence is kept in memory only" in history.trouble
+    history.close()
+
+
+@pytest.mark.parametrize("fill", [fill_bytes, fill_inodes])
+def test_a_history_that_cannot_even_be_begun_is_one_in_memory(
+    disk: Path, fill: Callable[[Path], None]
+) -> None:
+    fill(disk)
+    history = History(disk / "history.db")
+    item = Evidence(title="Log", text="z")
+    history.add_evidence("i1", "before", 1.0, (item,))
+    assert [kept.evidence for kept in history.list_evidence("i1")] == [item]
+    assert "evidence is kept in memory only" in history.trouble
     history.close()
