@@ -49,7 +49,7 @@ ORIGIN = "0123456789abcdef"
 
 
 def next_attempt_on_a_grid(attempts: int, now: float, notice_id: str) -> float:
-    """The real instant, or up to five minutes later: what is due nearly at once goes at once."""
+    """The real one, or up to five minutes later: what is due at nearly one time goes together."""
     return math.ceil(next_attempt(attempts, now, notice_id) / 300.0) * 300.0
 
 

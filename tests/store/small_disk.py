@@ -5,6 +5,7 @@ Arguments: a directory, the kind of filesystem, what happens to it. Prints what 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -12,13 +13,15 @@ import os
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agent.core.decide import decide
-from agent.core.model import Host, Policy, Reason, Reported, RoutePolicy
-from agent.errors import StoreError
+from agent.clock import Clock
+from agent.core.model import Evidence, Policy, Reason, Reported, RoutePolicy
+from agent.engine import Engine
 from agent.store.history import History
 from agent.store.home import Home
+from agent.store.state import State
 
 POLICY = Policy(routes=(RoutePolicy(name="ops", reasons=(Reason.AGENT,)),))
 
@@ -62,18 +65,20 @@ def spoil(place: Path, what: str) -> None:
         os.close(handle)
 
 
-def report(home: Home, host: Host, number: int) -> Host:
-    """One decision with one message, as the engine commits it."""
-    decision = decide(host, Reported(summary=f"message {number}"), POLICY, 1000.0 + number)
-    before = home.state.commits
-    try:
-        home.state.save(host, decision)
-    except StoreError as error:
-        if not home.flee(error, host):
-            raise
-        if home.state.commits == before:
-            home.state.save(host, decision)
-    return decision.host
+async def live(home: Home, history: History, what: str, how_many: int, place: Path) -> None:
+    """The real engine, which commits one message after another."""
+    with ThreadPoolExecutor(1) as writer:
+        engine = Engine(
+            state=home.state, clock=Clock(), policy=POLICY, writer=writer, rescue=home.flee
+        )
+        for number in range(how_many):
+            if number == 3:
+                spoil(place, what)
+            await engine.take(Reported(summary=f"message {number}"))
+        assert len(await engine.read(State.due_notices)) == how_many
+        engine.close()
+    history.add_evidence("i1", "before", 1.0, (Evidence(title="t", text="seen"),))
+    assert history.list_evidence("i1")
 
 
 def main() -> None:
@@ -85,13 +90,7 @@ def main() -> None:
         fill(place)
     home = Home(place if what == "full at first" else place / "state", shelter)
     history = History(home.directory / "history.db")
-    host = home.state.load_host()
-    for number in range(3):
-        host = report(home, host, number)
-    spoil(place, what)
-    for number in range(3, how_many):
-        host = report(home, host, number)
-    history.add_evidence("i1", "before", 1.0, ())
+    asyncio.run(live(home, history, what, how_many, place))
     seen = {
         "trouble": home.trouble,
         "news": home.take_news(),
