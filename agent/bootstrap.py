@@ -42,7 +42,7 @@ from agent.notify.backoff import next_attempt
 from agent.notify.client import validate_routes
 from agent.notify.delivery import Delivery
 from agent.remedies.catalog import SHIPPED, Catalog
-from agent.remedies.client import Spare, prepare_runtime
+from agent.remedies.client import Spare, pack_modules, prepare_runtime
 from agent.running import Loaded, Parts, RunningAgent, describe_check
 from agent.settings import Settings
 from agent.store.history import History
@@ -154,7 +154,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         watcher = Watcher(look=look, transition=transition, take=take, clock=clock)
         witness = Witness(gather=gather, history=history, writer=history_writer, clock=clock)
         stack.callback(witness.close)
-        spare = Spare(settings.runtime_dir, warm=True) if loaded.config.warm else None
+        spare = Spare(settings.runtime_dir) if loaded.config.warm else None
         if spare is not None:
             stack.push_async_callback(spare.close)
         jobs = JobCarrier(
@@ -235,16 +235,23 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         if spare is not None:
             await spare.refill()
         await watch(loaded.config)
+        if spare is None:
+            packing = asyncio.ensure_future(pack_modules(settings.runtime_dir))
+            stack.push_async_callback(_end, packing)
         checking = asyncio.ensure_future(_check_routes(loaded.config, agent))
         tending = asyncio.ensure_future(_tend(engine, home, history, history_writer))
         try:
             yield agent
         finally:
-            checking.cancel()
             tending.cancel()
-            # Waited for: it may have a sender to end.
-            await asyncio.wait({checking})
+            await _end(checking)
             await agent.drain()
+
+
+async def _end(task: asyncio.Future[None]) -> None:
+    """Cancel it and wait: it may have a process to end."""
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def look_once(settings: Settings, names: tuple[str, ...]) -> tuple[CheckStatus, ...]:

@@ -23,7 +23,7 @@ from agent.clock import Clock
 from agent.core.model import Outcome
 from agent.host.processes import find_descendants, read_processes
 from agent.remedies.catalog import Catalog
-from agent.remedies.client import JobRequest, Spare, prepare_runtime, run_job
+from agent.remedies.client import JobRequest, Spare, pack_modules, prepare_runtime, run_job
 
 REMEDY = "summary: One command\nrisk: low\nchanges: service\ntimeout: 60s\n{more}"
 PLAYBOOK = """
@@ -32,14 +32,12 @@ PLAYBOOK = """
   tasks:
     - ansible.builtin.command: {argv: ["true"]}
 """
-#: Name -> (remedy, spare, warm). A remedy that names an interpreter gets no light one.
+#: Name -> (remedy, spare). A remedy that names an interpreter gets no light one.
 VARIANTS = {
-    "plain": ("plain", False, False),
-    "light": ("light", False, False),
-    "spare + plain": ("plain", True, False),
-    "spare + light": ("light", True, False),
-    "warm + plain": ("plain", True, True),
-    "warm + light": ("light", True, True),
+    "plain": ("plain", False),
+    "light": ("light", False),
+    "spare + plain": ("plain", True),
+    "spare + light": ("light", True),
 }
 
 
@@ -68,15 +66,16 @@ async def main(rounds: int) -> None:
         (playbooks / name / "remedy.yml").write_text(REMEDY.format(more=more))
         (playbooks / name / "playbook.yml").write_text(PLAYBOOK)
     prepare_runtime(runtime)
+    await pack_modules(runtime)
     catalog = Catalog.load([playbooks])
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in VARIANTS}
     memory: dict[str, tuple[float, list[float]]] = {}
     for number in range(rounds):
-        for variant, (name, spared, warm) in VARIANTS.items():
-            spare, processor = Spare(runtime, warm=warm), measure_processor()
+        for variant, (name, spared) in VARIANTS.items():
+            spare, processor = Spare(runtime), measure_processor()
             if spared:
                 await spare.refill()
-                await asyncio.sleep(2.5 if warm else 1.2)
+                await asyncio.sleep(2.5)
                 memory[variant] = measure_memory()
             seen: dict[str, float] = {}
 

@@ -16,6 +16,7 @@
   how it ended. LOST when nothing is known of it, or when it went away without a word; then what
   it left is ended here.
 - `discard(run_id, runtime_dir)` removes what is kept of a run; refused while it is alive.
+- `pack_modules(runtime_dir)` once, while nothing is urgent: later runs are shorter.
 - `prepare_runtime(runtime_dir)` once at the agent's start: makes the agent a child subreaper and
   removes temporary files of jobs that no longer live.
 
@@ -52,16 +53,17 @@ from agent.remedies.process import JobProcess
 from agent.remedies.protocol import (
     MARK,
     MAX_LINE,
-    JobRequest,
     place_of,
     read_line,
     scratch_of,
-    write_request,
+    shelf_of,
 )
+from agent.remedies.request import JobRequest, write_request
 from agent.remedies.text import strip_controls
 
 __all__ = [
-    "JobRequest", "JobResult", "Spare", "attach", "discard", "prepare_runtime", "run_job",
+    "JobRequest", "JobResult", "Spare", "attach", "discard", "pack_modules", "prepare_runtime",
+    "run_job",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -94,23 +96,27 @@ class JobResult:
 class Spare:
     """A job that has everything imported and waits for a request, replaced when it was used.
 
-    It saves a run the start of two Python processes and their imports, and costs their memory.
-    `warm`: ansible-playbook is imported and waits as well, a third process, which saves much more.
+    It saves a run the start of Python and all imports, ansible-playbook's above all, and costs the
+    memory of three processes that share a part of it.
     """
 
-    def __init__(self, runtime_dir: Path, *, warm: bool = False) -> None:
+    def __init__(self, runtime_dir: Path) -> None:
         self._runtime_dir = runtime_dir
-        self._warm = warm
         self._job: JobProcess | None = None
         self._closed = False
 
+    @property
+    def alive(self) -> bool:
+        """Whether there is one."""
+        return self._job is not None and not self._job.exited.is_set()
+
     async def refill(self) -> None:
         """Start one if there is none. What goes wrong is logged: a run can start its own."""
-        if self._closed or (self._job and not self._job.exited.is_set()):
+        if self._closed or self.alive:
             return
         await self._drop()
         try:
-            self._job = JobProcess.start(self._runtime_dir, warm=self._warm)
+            self._job = JobProcess.start(self._runtime_dir)
         except OSError as error:
             _log.warning("cannot keep a job ready: %s", error)
 
@@ -243,11 +249,28 @@ def prepare_runtime(runtime_dir: Path) -> None:
         become_subreaper()
         for name in ("runs", "scratch"):
             (runtime_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Another agent's: Ansible's own code may have changed since.
+        shutil.rmtree(shelf_of(runtime_dir), ignore_errors=True)
+        shelf_of(runtime_dir).mkdir(mode=0o700)
         for scratch in (runtime_dir / "scratch").iterdir():
             if not find_marked(MARK, scratch.name):
                 shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise Unavailable(f"cannot use the runtime directory {runtime_dir}: {error}") from None
+
+
+async def pack_modules(runtime_dir: Path) -> None:
+    """Have Ansible's common modules packed, by a job that never gets a request.
+
+    What goes wrong is logged: Ansible packs what it needs by itself.
+    """
+    spare = Spare(runtime_dir)
+    try:
+        await spare.refill()
+        while spare.alive and not any(shelf_of(runtime_dir).iterdir()):  # noqa: ASYNC110 - a file
+            await asyncio.sleep(_LOOK)
+    finally:
+        await spare.close()
 
 
 class _Tale:

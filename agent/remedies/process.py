@@ -47,17 +47,16 @@ class JobProcess:
         self.last_words = ""
 
     @staticmethod
-    def start(runtime_dir: Path, *, warm: bool = False) -> JobProcess:
-        """Start one. Raises OSError. `warm`: it has Ansible itself ready as well, in a while."""
+    def start(runtime_dir: Path) -> JobProcess:
+        """Start one. Raises OSError."""
         token = uuid.uuid4().hex
         scratch = scratch_of(runtime_dir, token)
         runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A file, not a pipe: a data run goes on writing after the agent's end.
         errors = tempfile.TemporaryFile(dir=runtime_dir)  # noqa: SIM115 - closed in close()
-        mode = ["warm"] if warm else []
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "agent.remedies.job", str(scratch), *mode],
+                [sys.executable, "-P", "-m", "agent.remedies.job", str(scratch)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

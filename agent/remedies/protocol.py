@@ -27,9 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from agent.core.model import Changes, Outcome, Seconds
+from agent.core.model import Outcome
 from agent.errors import Invalid
 
 #: Everything that a job starts carries it in its environment, with the job's own token.
@@ -37,28 +35,6 @@ MARK = "HOSTMEND_JOB"
 #: Longest line in either direction, in bytes.
 MAX_LINE = 1_000_000
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRequest:
-    """One run, as the agent asks for it. The job validates all of it again."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    run_id: str
-    remedy: str
-    #: Directories with remedies, the shipped one first.
-    remedy_dirs: tuple[Path, ...]
-    #: The remedy must still be exactly this.
-    digest: str
-    options: Mapping[str, Any]
-    timeout: Seconds
-    #: Where the socket, private data and temporary files live: a tmpfs, mode 0700.
-    runtime_dir: Path
-    preview: bool = False
-    changes: Changes = Changes.SERVICE
-    #: The values that `allow: configured` options take.
-    configured: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +62,6 @@ class RunPlace:
         return self.path / "socket"
 
 
-_REQUEST = TypeAdapter(JobRequest)
-
-
 def place_of(runtime_dir: Path, run_id: str) -> RunPlace:
     """Where that run is kept. Raises Invalid for an id that is no file name."""
     if not _RUN_ID.fullmatch(run_id):
@@ -101,22 +74,9 @@ def scratch_of(runtime_dir: Path, token: str) -> Path:
     return runtime_dir / "scratch" / token
 
 
-def write_request(request: JobRequest) -> bytes:
-    return _REQUEST.dump_json(request, warnings=False) + b"\n"
-
-
-def read_request(line: bytes) -> JobRequest:
-    """Raises Invalid, which names the field."""
-    try:
-        request = _REQUEST.validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise Invalid(f"cannot read the request: {key}: {first['msg']}") from None
-    if not 0 < request.timeout <= 7 * 86_400:
-        raise Invalid("cannot read the request: timeout: more than 0 s, at most 7 days")
-    place_of(request.runtime_dir, request.run_id)
-    return request
+def shelf_of(runtime_dir: Path) -> Path:
+    """Modules that were packed for Ansible before any run; a directory for each of its releases."""
+    return runtime_dir / "packed"
 
 
 def now() -> float:

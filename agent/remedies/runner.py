@@ -1,19 +1,24 @@
-"""Runs one playbook through ansible-runner: a process of its own, started by a job.
+"""Runs one playbook through ansible-runner: a process of its own, forked by a job.
 
-The only module that imports ansible_runner. It takes one line of work from the job on stdin and
-writes events to stdout. The end of stdin means that the job is gone: then it ends everything it
-started and itself, unless the remedy changes data, which it brings to its end.
+The only module that imports ansible_runner. It forks the process that ansible-playbook will be
+(`warm_playbook`) before it has anything to do, so that Ansible is imported meanwhile. It takes one
+line of work from the job on stdin and writes events to stdout. The end of stdin means that the job
+is gone: then it ends everything it started and itself, unless the remedy changes data, which it
+brings to its end.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
 import shutil
-import subprocess
+import signal
+import socket
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +29,8 @@ from ansible_runner import Runner, RunnerConfig
 from agent.core.model import Changes, Outcome
 from agent.host.processes import become_subreaper, end_own_descendants
 from agent.remedies.events import EventReader
-from agent.remedies.protocol import judge, now, write_line, write_whole
-from agent.remedies.surroundings import WARM_CLIENT, WARM_PLAYBOOK, make_ansible_environment
+from agent.remedies.protocol import judge, now, shelf_of, write_line, write_whole
+from agent.remedies.surroundings import WARM_CLIENT, make_ansible_environment
 
 #: Seconds between ansible-runner's looks at its child while that says nothing. Its default of 5
 #: would be the delay of every end.
@@ -76,9 +81,9 @@ class Work:
             path.write_text(json.dumps(value))
             path.chmod(0o600)
         arguments = ["-P", "-m", "ansible.cli.playbook", self.playbook]
-        warm = _warm_socket(self.scratch)
-        if warm.exists() and not self.fresh:
-            arguments = ["-I", "-S", str(WARM_CLIENT), str(warm), self.playbook]
+        if not self.fresh:
+            arguments = ["-I", "-S", str(WARM_CLIENT), str(_warm_socket(self.scratch))]
+            arguments.append(self.playbook)
         if self.preview:
             arguments += ["--check", "--diff"]
         config = RunnerConfig(
@@ -95,8 +100,8 @@ class Work:
         return config
 
 
-def start_warm(scratch: Path) -> None:
-    """Start the process that a later playbook finds ready, with that playbook's environment."""
+def start_playbook(scratch: Path) -> int:
+    """Fork the process that the playbook finds ready, with that playbook's environment: its pid."""
     private = scratch / "private"
     config = RunnerConfig(
         private_data_dir=str(private),
@@ -106,12 +111,29 @@ def start_warm(scratch: Path) -> None:
         binary=sys.executable,
     )
     config.prepare()
-    subprocess.Popen(
-        [sys.executable, "-P", str(WARM_PLAYBOOK), str(_warm_socket(scratch))],
-        env=config.env,
-        cwd=private,
-        stdin=subprocess.DEVNULL,
-    )
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    place = _warm_socket(scratch)
+    folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # By descriptor: a path of its own may be longer than the 107 bytes of unix(7).
+        listener.bind(f"/proc/self/fd/{folder}/{place.name}")
+    finally:
+        os.close(folder)
+    listener.listen(1)
+    gc.freeze()
+    pid = os.fork()
+    if pid:
+        listener.close()
+        return pid
+    code = 1
+    try:
+        from agent.remedies.warm_playbook import serve
+
+        code = serve(listener, config.env, private, shelf_of(scratch.parent.parent))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def _warm_socket(scratch: Path) -> Path:
@@ -203,18 +225,22 @@ def run_work(work: Work, reader: EventReader) -> dict[str, object]:
     }
 
 
-def main() -> int:
-    scratch = Path(sys.argv[1])
-    agreement = _Agreement()
+def main(scratch: Path) -> int:
+    """Returns the exit code. Descriptors 0 and 1 are the lines from and to the job."""
+    Path("/proc/self/comm").write_text("hostmend-run")
     become_subreaper()
     os.environ.pop("PYTHONPATH", None)
-    if "warm" in sys.argv[2:]:
-        start_warm(scratch)
+    playbook = start_playbook(scratch)
+    gc.enable()
+    agreement = _Agreement()
     given = agreement.read_work()
     if given is None:
         end_own_descendants()
         return 0
     work = Work(scratch, given)
+    if work.fresh:
+        os.kill(playbook, signal.SIGKILL)
+        os.waitpid(playbook, 0)
     threading.Thread(target=agreement.watch, args=(work,), daemon=True).start()
     reader = EventReader(
         agreement.emit,
@@ -230,7 +256,3 @@ def main() -> int:
         write_whole(work.result, {**ended, "ended_at": now(), "left": len(left)})
         shutil.rmtree(work.scratch, ignore_errors=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,11 +6,10 @@ import os
 import selectors
 import shutil
 import socket
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from agent.core.model import Changes, Outcome
 from agent.errors import Conflict, RemedyError
@@ -20,17 +19,19 @@ from agent.remedies.lines import Line
 from agent.remedies.options import check_options, make_inert
 from agent.remedies.preview import find_unchecked
 from agent.remedies.protocol import (
-    JobRequest,
     RunPlace,
     now,
     place_of,
     read_line,
-    read_request,
     scratch_of,
     write_line,
     write_whole,
 )
+from agent.remedies.request import JobRequest, read_request
 from agent.remedies.surroundings import brings_modules, choose_interpreter
+
+if TYPE_CHECKING:
+    from agent.remedies.job import RunnerProcess
 
 #: Kept of a run's events in its directory, in bytes; later ones are only told live.
 _MAX_KEPT = 2_000_000
@@ -41,17 +42,15 @@ _FAREWELL = 1.0
 class Supervisor:
     """One run, from the request to the end."""
 
-    def __init__(self, scratch: Path, runner: subprocess.Popen[bytes]) -> None:
+    def __init__(self, scratch: Path, runner: RunnerProcess) -> None:
         self._scratch = scratch
         self._token = scratch.name
-        self._process = runner
-        assert runner.stdin  # noqa: S101 - it is PIPE
-        assert runner.stdout  # noqa: S101 - it is PIPE
-        self._work = runner.stdin
+        self._pid = runner.pid
+        self._work = os.fdopen(runner.work, "wb")
         self._agent = Line(0, 1)
         #: Lines of the agent's that came together with the request.
         self._orders: list[bytes] = []
-        self._runner = Line(runner.stdout.fileno(), None)
+        self._runner = Line(runner.events, None)
         self._attached: list[Line] = []
         self._listener: socket.socket | None = None
         self._connections: list[socket.socket] = []
@@ -122,11 +121,11 @@ class Supervisor:
             ) from None
         self._place = place
         self._events = place.events.open("ab", buffering=0)
-        own, runner = read_process(os.getpid()), read_process(self._process.pid)
+        own, runner = read_process(os.getpid()), read_process(self._pid)
         identity = {
             "pid": os.getpid(),
             "started": own.started if own else 0,
-            "runner": self._process.pid,
+            "runner": self._pid,
             "runner_started": runner.started if runner else 0,
             "token": self._token,
             # A preview changes nothing: the death of the agent ends it, whatever the remedy.
@@ -221,9 +220,15 @@ class Supervisor:
                 self._stats = {"stats": event["stats"], "stats_at": event["at"]}
             self._emit(event)
         if self._runner.closed:
-            code = self._process.poll()
-            return Outcome.LOST, f"the process that ran the playbook went away (exit code {code})"
+            return Outcome.LOST, f"the process that ran the playbook went away{self._why_gone()}"
         return None
+
+    def _why_gone(self) -> str:
+        with suppress(ChildProcessError):
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                return f" (exit code {os.waitstatus_to_exitcode(status)})"
+        return ""
 
     def _hear_orders(self) -> tuple[Outcome, str] | None:
         for line in (self._agent, *self._attached):

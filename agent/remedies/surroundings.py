@@ -13,9 +13,8 @@ _PACKAGE = Path(__file__).resolve().parent
 #: An ansible.cfg without a setting: naming it keeps those of cwd, home and /etc out.
 _CONFIG = _PACKAGE / "ansible.cfg"
 _LIGHT = _PACKAGE / "light_interpreter"
-#: Scripts, started by path: they need nothing of this package, and no PYTHONPATH leads to it.
+#: A script, started by path: it needs nothing of this package, and no PYTHONPATH leads to it.
 WARM_CLIENT = _PACKAGE / "warm_client.py"
-WARM_PLAYBOOK = _PACKAGE / "warm_playbook.py"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import socket
-import struct
 import sys
 
 
@@ -26,16 +25,15 @@ def hand_over(path: str, arguments: list[str]) -> int | None:
             connection.connect(f"/proc/self/fd/{directory}/{name}")
             socket.send_fds(connection, [len(request).to_bytes(4, "big")], [0, 1, 2])
             connection.sendall(request)
-            if connection.recv(1) != b"+":
+            answer, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+            if answer != b"+":
                 return None
         except OSError:
             return None
         # From here on the work is the other's: it is never done twice. Its workers hold the
-        # connection open as well, so its own end must be looked for.
-        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        # connection open as well, so its own end must be looked for: it has sent a pidfd of itself.
         try:
-            other = os.pidfd_open(struct.unpack("3i", peer)[0])
-            select.select([connection.fileno(), other], [], [])
+            select.select([connection.fileno(), *descriptors], [], [])
             code = connection.recv(1, socket.MSG_DONTWAIT)
         except OSError:
             code = b""

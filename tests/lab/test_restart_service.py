@@ -24,7 +24,7 @@ runtime = Path("/run/hostmend-test")
 
 async def main():
     prepare_runtime(runtime)
-    spare = Spare(runtime, warm=True) if warm else None
+    spare = Spare(runtime) if warm else None
     while spare and not list(runtime.glob("scratch/*/warm")):
         await spare.refill()
         await asyncio.sleep(0.05)

@@ -37,6 +37,14 @@ USES = """
     - {name: For a human, ansible.builtin.set_stats: {data: {said: "{{ all }}"}}}
 """
 
+#: A runner alone, without a job.
+RUNNER = """
+import sys
+from pathlib import Path
+from agent.remedies.runner import main
+sys.exit(main(Path(sys.argv[1])))
+"""
+
 PIPE = "lookup('pipe', 'touch {mark}')"
 DOUBLE = 'lookup("pipe", "touch {mark}")'
 
@@ -86,7 +94,7 @@ def carry_out(bench, variables, token) -> str:
         "unchecked": [], "secrets": [],
     }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "agent.remedies.runner", str(scratch)],
+        [sys.executable, "-P", "-c", RUNNER, str(scratch)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=make_job_environment(MARK, token, scratch),

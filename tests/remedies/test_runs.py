@@ -189,7 +189,7 @@ async def test_options_never_stand_in_the_list_of_processes(bench, tmp_path, unt
     lines = read_command_lines(bench.alive())
     gate.touch()
     assert (await running).outcome is Outcome.OK
-    assert any(b"ansible.cli.playbook" in line for line in lines)
+    assert any(b"warm_client.py" in line for line in lines)
     assert not any(b"unmistakable" in line for line in lines)
 
 

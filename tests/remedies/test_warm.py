@@ -10,24 +10,27 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import Outcome
-from agent.remedies.client import Spare
+from agent.remedies.client import Spare, pack_modules, prepare_runtime
+from agent.remedies.protocol import shelf_of
 from agent.remedies.surroundings import choose_interpreter
 
 
 @pytest.fixture
 async def warm(bench, until):
-    spare = Spare(bench.runtime, warm=True)
+    spare = Spare(bench.runtime)
     await spare.refill()
-    await until(lambda: list(bench.runtime.glob("scratch/*/warm")), "Ansible is imported")
+    await until(lambda: find_running(bench, "hostmend-play"), "there is a process for Ansible")
     yield spare
     await spare.close()
 
 
-def find_running(bench, script: str) -> list[int]:
+def find_running(bench, name: str) -> list[int]:
+    """By the name of the process or a part of its command line."""
     found = []
     for pid in bench.alive():
         try:
-            if script.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            said = [Path(f"/proc/{pid}/{file}").read_text() for file in ("comm", "cmdline")]
+            if name == said[0].strip() or name in said[1]:
                 found.append(pid)
         except OSError:
             continue
@@ -78,7 +81,7 @@ async def test_a_warm_run_is_ended_whole(bench, warm, stubborn, until):
 
 async def test_the_real_ansible_playbook_takes_over_when_the_warm_process_died(bench, warm):
     bench.write("- ansible.builtin.command: {argv: ['true']}")
-    [pid] = find_running(bench, "warm_playbook.py")
+    [pid] = find_running(bench, "hostmend-play")
     os.kill(pid, signal.SIGKILL)
     cold = []
     bench.on_event = lambda event: cold.extend(find_running(bench, "ansible.cli.playbook"))
@@ -89,9 +92,9 @@ async def test_the_real_ansible_playbook_takes_over_when_the_warm_process_died(b
 
 async def test_a_warm_process_that_dies_at_work_fails_the_run(bench, warm, tmp_path, until):
     bench.write(f"- ansible.builtin.wait_for: {{path: {tmp_path}/none, sleep: 1, timeout: 50}}")
-    [pid] = find_running(bench, "warm_playbook.py")
+    [pid] = find_running(bench, "hostmend-play")
     running = asyncio.ensure_future(bench.run(bench.request(), spare=warm))
-    await until(lambda: len(find_running(bench, "warm_playbook.py")) > 1, "its worker runs")
+    await until(lambda: len(find_running(bench, "hostmend-play")) > 1, "its worker runs")
     os.kill(pid, signal.SIGKILL)
     result = await running
     assert result.outcome is Outcome.FAILED
@@ -105,6 +108,23 @@ async def test_collections_of_a_remedys_own_get_a_fresh_ansible(bench, warm, tmp
     result = await bench.run(bench.request(), spare=warm)
     assert result.outcome is Outcome.OK
     assert cold
+
+
+async def test_modules_are_packed_once_for_all_runs(bench):
+    bench.write("- ansible.builtin.command: {argv: ['true']}")
+    await pack_modules(bench.runtime)
+    [shelf] = shelf_of(bench.runtime).iterdir()
+    assert (await bench.run(bench.request())).outcome is Outcome.OK
+    # What is taken from there is what is run: no use can be made of these.
+    for packed in shelf.iterdir():
+        packed.write_bytes(b"broken")
+    assert (await bench.run(bench.request())).outcome is Outcome.FAILED
+
+
+def test_what_another_agent_packed_is_not_used(bench):
+    (shelf_of(bench.runtime) / "1.0").mkdir()
+    prepare_runtime(bench.runtime)
+    assert list(shelf_of(bench.runtime).iterdir()) == []
 
 
 def test_the_light_interpreter_can_be_executed(tmp_path):
