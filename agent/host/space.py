@@ -90,11 +90,17 @@ class Patience:
     async def call(self, name: str, seconds: float, function: Callable[[], _T]) -> _T:
         """What the function returns or raises. Raises Hung after so many seconds.
 
-        While an earlier call of that name hangs, no other is made, and Hung is raised at once.
+        A call of that name that is under way comes first: what it will return may be older than
+        this one wants. If it hangs already, no other is made, and Hung is raised at once.
         """
-        earlier = self._calls.get(name)
-        if earlier is not None and not earlier.result.done():
-            raise _hung(name, earlier)
+        while (earlier := self._calls.get(name)) is not None and not earlier.result.done():
+            left = seconds - (time.monotonic() - earlier.began)
+            if left <= 0:
+                raise _hung(name, earlier)
+            other = asyncio.wrap_future(earlier.result)
+            # Its error is for whoever asked; asyncio complains of one that nobody took.
+            other.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.wait({other}, timeout=left)
         result: Future[_T] = Future()
         call = self._calls[name] = _Call(began=time.monotonic(), result=result)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_sizes_are_read_and_written(text: str, size: int) -> None:
 def test_sizes_for_people() -> None:
     sizes = (0, 999, 2048, 1.5 * GB, 999.6 * 2**20, 1000 * 2**20, 3e15)
     assert [format_size(size) for size in sizes] == [
-        "0 B", "999 B", "2 KB", "1.5 GB", "1e+03 MB", "1000 MB", "2728 TB",
+        "0 B", "999 B", "2 KB", "1.5 GB", "1000 MB", "1000 MB", "2728 TB",
     ]  # fmt: skip
 
 
@@ -296,6 +297,29 @@ async def test_a_mount_that_hangs_is_unknown_alone_and_delays_nobody(
         await asyncio.to_thread(thread.join)
     found = {finding.subject: finding for finding in await look(options(), machine)}
     assert found["/hung"].status is Status.OK
+
+
+async def test_two_who_ask_at_once_are_both_answered_by_a_call_of_their_own() -> None:
+    asked = []
+
+    def answer(point: str) -> Usage:
+        asked.append(point)
+        time.sleep(0.05)
+        return replace(HALF, used_bytes=len(asked))
+
+    space = Space(measure=answer)
+    found = await asyncio.gather(*(space.ask("/var", 30) for _ in range(4)))
+    assert [usage.used_bytes for usage in found] == [1, 2, 3, 4]
+
+
+async def test_an_error_of_a_call_is_no_concern_of_the_next() -> None:
+    def fail(_point: str) -> Usage:
+        time.sleep(0.05)
+        raise OSError(5, "Input/output error")
+
+    space = Space(measure=fail)
+    found = await asyncio.gather(*(space.ask("/", 30) for _ in range(3)), return_exceptions=True)
+    assert [type(each) for each in found] == [OSError] * 3
 
 
 async def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_program() -> None:
