@@ -292,7 +292,8 @@ def stale_checks(
 def find_unseen_upstream(incident: Incident, host: Host, policy: Policy) -> tuple[str, ...]:
     """The upstream checks that were not looked at since this incident was first seen.
 
-    Those that it depends on by configuration, and those of what its evidence names.
+    Those that it depends on by configuration, and those of what its evidence names. Which those are
+    is known from their looks: just after the start, each that had none yet may be one.
     """
     upstream = dict.fromkeys(find_upstream(incident.check, policy))
     named = set(incident.finding.implicates)
@@ -301,6 +302,8 @@ def find_unseen_upstream(incident: Incident, host: Host, policy: Policy) -> tupl
         for name, last in host.looked.items()
         if name != incident.check and named.intersection(last.resources)
     }
+    if named - {resource for last in host.looked.values() for resource in last.resources}:
+        upstream |= {name: None for name in policy.checks if name not in host.looked}
     return tuple(
         name
         for name in upstream
