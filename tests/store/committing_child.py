@@ -30,9 +30,12 @@ def main() -> None:
     host = state.load_host()
     now = 1000.0 + host.serial
     while True:
-        finding = Finding(subject=f"s{host.serial}", status=Status.WARNING, summary="x" * 2000)
+        findings = tuple(
+            Finding(subject=f"s{host.serial}-{n}", status=Status.WARNING, summary="x" * 2000)
+            for n in range(40)
+        )
         now += 1
-        look = Looked(check="web", began=now, ended=now, findings=(finding,))
+        look = Looked(check="web", began=now, ended=now, findings=findings)
         decision = decide(host, look, policy, now)
         state.save(host, decision)
         host = replace(decision.host, looked={})

@@ -108,6 +108,7 @@ def main() -> None:
     seen["again"] = [n.id for n in again.state.due_notices()]
     seen["again_lost"] = again.lost
     seen["again_trouble"] = again.trouble
+    again.state.set_meta("one more", "yes")
     again.close()
     print(json.dumps(seen))
 

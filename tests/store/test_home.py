@@ -294,6 +294,8 @@ def test_a_file_that_is_put_in_its_place_is_kept_aside(place: Place) -> None:
 
 def test_what_memory_began_again_is_joined_to_the_file_that_comes_back(place: Place) -> None:
     home = place.open()
+    old = Silence(id="s9", starts=1.0, ends=2.0, by="me", checks=("*",))
+    home.state.save(Host(), Decision(host=Host(silences=(old,))))
     commit(home, 1)
     token = home.state.add_token(
         Token(id="", name="ci", role=Role.VIEWER, created=1, created_by="x"), "ab"
