@@ -4,7 +4,8 @@
 
 Each round kills nginx once under each contender, in turn, so that whatever else the machine does
 falls on all of them. What counts is the time from the kill to the first HTTP 200, asked for every
-2 ms. Needs root (docs/lab.md). ansible-rulebook takes part where the lab has it.
+2 ms. Needs root (docs/lab.md). ansible-rulebook takes part with --rulebook, which builds a lab that
+has it and the Java it needs (some minutes, once); its source asks systemd every 50 ms.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "lab")]
 
 from lab_agent import LabAgent  # noqa: E402
 
-from agent.lab import Lab  # noqa: E402
+from agent.lab import Lab, build  # noqa: E402
+from agent.lab.tree import runtime_requirements  # noqa: E402
 
 CONFIGURATION = """\
 version: 1
@@ -60,6 +62,43 @@ while time.monotonic() - began < 60:
         link.close()
     time.sleep(0.002)
 sys.exit('not served again within 60 s')
+"""
+
+
+#: ansible-rulebook's side: a source that asks systemd, a rule, a playbook.
+SOURCE = """
+import asyncio, subprocess
+
+async def main(queue, args):
+    asked = ["systemctl", "is-failed", "--quiet", "nginx"]
+    while True:
+        if subprocess.run(asked).returncode == 0:
+            await queue.put({"down": True})
+            await asyncio.sleep(5)
+        await asyncio.sleep(args["delay"])
+"""
+RULEBOOK = """
+- name: nginx
+  hosts: localhost
+  sources:
+    - unit_down: {delay: 0.05}
+  rules:
+    - name: restart
+      condition: event.down == true
+      action: {run_playbook: {name: /etc/rulebook/restart.yml}}
+"""
+PLAYBOOK = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.systemd_service: {name: nginx, state: restarted}
+"""
+INVENTORY = "all: {hosts: {localhost: {ansible_connection: local}}}\n"
+RULEBOOK_UNIT = """
+[Service]
+Environment=PATH=/opt/hostmend/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+ExecStart=/opt/hostmend/bin/ansible-rulebook -r /etc/rulebook/rulebook.yml \\
+    -i /etc/rulebook/inventory.yml -S /etc/rulebook
 """
 
 
@@ -105,18 +144,48 @@ def make_contenders(lab: Lab) -> list[Contender]:
         lab.run(["rm", drop_in])
         lab.run(["systemctl", "daemon-reload"])
 
-    return [
+    def begin_rulebook() -> None:
+        lab.run(["mkdir", "-p", "/etc/rulebook"])
+        for name, text in (
+            ("unit_down.py", SOURCE),
+            ("rulebook.yml", RULEBOOK),
+            ("restart.yml", PLAYBOOK),
+            ("inventory.yml", INVENTORY),
+        ):
+            lab.write(f"/etc/rulebook/{name}", text)
+        lab.write("/etc/systemd/system/rulebook.service", RULEBOOK_UNIT)
+        lab.run(["systemctl", "daemon-reload"])
+        lab.run(["systemctl", "start", "rulebook"])
+        # It says nothing of when it is ready.
+        lab.run(["sleep", "12"])
+
+    def end_rulebook() -> None:
+        lab.run(["systemctl", "stop", "rulebook"])
+
+    contenders = [
         Contender(name="systemd Restart=always", begin=begin_systemd, end=end_systemd),
         Contender(name="hostmend", begin=begin_hostmend(False), end=agent.forget),
         Contender(name="hostmend, warm", begin=begin_hostmend(True), end=agent.forget),
     ]
+    if lab.run(["test", "-x", "/opt/hostmend/bin/ansible-rulebook"], check=False).returncode == 0:
+        rulebook = Contender(name="ansible-rulebook", begin=begin_rulebook, end=end_rulebook)
+        contenders.append(rulebook)
+    else:
+        print("ansible-rulebook is not in this lab and takes no part", file=sys.stderr)
+    return contenders
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
-    rounds = parser.parse_args().rounds
-    with Lab.boot() as lab:
+    parser.add_argument("--rulebook", action="store_true")
+    given = parser.parse_args()
+    rounds = given.rounds
+    tree = None
+    if given.rulebook:
+        python = (*runtime_requirements(), "ansible-rulebook>=1.1,<2")
+        tree = build(packages=["default-jre-headless"], requirements=python)
+    with Lab.boot(tree) as lab:
         contenders = make_contenders(lab)
         seconds: dict[str, list[float]] = {one.name: [] for one in contenders}
         for number in range(rounds):
