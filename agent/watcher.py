@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -11,13 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import Clock
-from agent.core.model import CheckPolicy, Decision, Finding, Looked
+from agent.core.model import CheckPolicy, Decision, Finding, Instant, Looked, Seconds, Status
 from agent.errors import HostmendError
 
 _log = logging.getLogger(__name__)
 
 #: Looks under way at once.
 LIMIT = 32
+#: Seconds for which looks that pass believe what an earlier look was told of the whole host: only
+#: one that fails can lead to a run.
+_BELIEVED = 1.0
 
 
 @dataclass(kw_only=True)
@@ -55,6 +57,8 @@ class Watcher:
         self._slots = asyncio.Semaphore(limit)
         self._checks: dict[str, _Watched] = {}
         self._abandoned: set[asyncio.Future[Any]] = set()
+        #: What the host was last said to be doing, and when that was asked.
+        self._sampled: tuple[str, Instant | None] = ("", None)
 
     def watch(self, checks: Mapping[str, CheckPolicy]) -> None:
         """Watches exactly these checks from now on; those that did not change are left alone."""
@@ -105,8 +109,11 @@ class Watcher:
         while True:
             delay = due - self._clock.now()
             if delay > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(watched.wanted.wait(), delay)
+                alarm = asyncio.get_running_loop().call_later(delay, watched.wanted.set)
+                try:
+                    await watched.wanted.wait()
+                finally:
+                    alarm.cancel()
             watched.wanted.clear()
             answers, watched.waiting = watched.waiting, []
             async with self._slots:
@@ -125,7 +132,7 @@ class Watcher:
     async def _look_once(self, policy: CheckPolicy) -> Looked:
         began = self._clock.now()
         findings: tuple[Finding, ...] = ()
-        broken = transition = ""
+        broken = ""
         task = asyncio.ensure_future(self._look(policy.name))
         try:
             done, _ = await asyncio.wait({task}, timeout=policy.timeout)
@@ -143,18 +150,28 @@ class Watcher:
                 _log.error("look of %s broke", policy.name, exc_info=error)
         else:
             findings = task.result()
-        try:
-            transition = await self._transition()
-        except HostmendError as error:
-            _log.warning("cannot tell what the host is doing: %s", error)
+        passes = not broken and all(finding.status is Status.OK for finding in findings)
         return Looked(
             check=policy.name,
             began=began,
             ended=self._clock.now(),
             findings=findings,
             broken=broken,
-            transition=transition,
+            transition=await self._sample_transition(_BELIEVED if passes else 0.0),
         )
+
+    async def _sample_transition(self, believed: Seconds) -> str:
+        """What the host is doing, as it was at most so long ago."""
+        text, sampled = self._sampled
+        now = self._clock.now()
+        if sampled is None or not now - sampled < believed:
+            try:
+                text = await self._transition()
+            except HostmendError as error:
+                _log.warning("cannot tell what the host is doing: %s", error)
+                return ""
+            self._sampled = text, now
+        return text
 
     def _forget(self, task: asyncio.Future[Any]) -> None:
         self._abandoned.discard(task)
