@@ -241,6 +241,8 @@ def test_a_full_disk_that_nobody_can_clean_does_not_keep_a_dead_service_down(
     assert {f"[escalated] {DATA}", "[healed] nginx.service"} <= subjects
 
 
+# Whether three failures are one storm depends on how close together they are seen.
+@pytest.mark.long
 def test_services_that_a_full_disk_killed_come_up_after_it_and_one_message_tells(
     running: LabAgent,
 ) -> None:
