@@ -363,7 +363,7 @@ class Token(Wire):
 
     id: str
     name: str
-    role: Role
+    role: Role = Field(strict=False)
     created: When
     created_by: str
     expires: When | None = Field(description="null: it does not expire")
@@ -696,9 +696,9 @@ class Health(Wire):
 
 
 class Order(BaseModel):
-    """The base of what is taken: a word that is not known is an error."""
+    """The base of what is taken: a word that is not known, or of another type, is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class PauseOrder(Order):
@@ -742,7 +742,7 @@ class TokenOrder(Order):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$",
         description="What it is for, or who has it; shown in the trail",
     )
-    role: Role
+    role: Role = Field(strict=False)
     for_seconds: float | None = Field(
         default=None,
         gt=0,
