@@ -37,6 +37,7 @@ from agent.engine import Engine, Listener
 from agent.errors import HostmendError, NotFound
 from agent.feed import Feed
 from agent.host.machine import open_machine
+from agent.host.memory import Memories, Memory
 from agent.host.transition import host_transition
 from agent.notify.backoff import next_attempt
 from agent.notify.client import validate_routes
@@ -49,7 +50,7 @@ from agent.store.history import History
 from agent.store.home import HISTORY, Home, make_private
 from agent.store.state import State
 from agent.tokens import Tokens
-from agent.triggers.systemd import SystemdTrigger
+from agent.triggers import open_triggers
 from agent.watcher import Watcher
 from agent.witness import Witness
 from agent.worker import Worker
@@ -137,16 +138,29 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         def config() -> Config:
             return agent.loaded.config
 
+        memories = Memories(history.list_memories())
+        remembered: dict[str, Memory] = {}
+
         async def look(name: str) -> tuple[Finding, ...]:
             check = config().checks[name]
-            return await check.type.look(check.options, machine)
+            memory = remembered[name] = memories.open(name)
+            return await check.type.look(check.options, machine.remember(memory))
 
         async def gather(name: str, finding: Finding) -> tuple[Evidence, ...]:
             check = config().checks[name]
-            return await check.type.gather(check.options, finding, machine)
+            memory = memories.open(name)
+            return await check.type.gather(check.options, finding, machine.remember(memory))
 
         async def take(looked: Looked) -> Decision:
-            return await engine.take(looked)
+            memory = remembered.pop(looked.check, None)
+            decision = await engine.take(looked)
+            if memory is None or looked.broken:
+                return decision
+            # Only now: what a look was told and nobody decided on must be found again.
+            if changed := memories.keep(looked.check, memory):
+                loop = asyncio.get_running_loop()
+                loop.run_in_executor(history_writer, history.remember, looked.check, changed)
+            return decision
 
         async def transition() -> str:
             return await host_transition(machine)
@@ -185,9 +199,8 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             on_run_event=lambda run, event: agent.hear_run_event(run, event),
             on_notice=lambda notice: agent.hear_notice(notice),
         )
-        trigger = None
-        if machine.systemd is not None:
-            trigger = SystemdTrigger(machine.systemd, lambda name: watcher.request((name,)))
+        triggers = open_triggers(machine, lambda name: watcher.request((name,)))
+        for trigger in triggers.values():
             stack.callback(trigger.close)
 
         async def apply(new: Loaded) -> None:
@@ -195,8 +208,8 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             await watch(new.config)
 
         async def watch(new: Config) -> None:
-            if trigger is not None:
-                await trigger.watch(_watched(new, "systemd"))
+            for name, trigger in triggers.items():
+                await trigger.watch(_watched(new, name))
             watcher.watch(new.policy.checks)
 
         async def read() -> Loaded:

@@ -7,42 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from agent.checks.values import Duration
 from agent.core.model import Evidence, Finding, Mode
-from agent.core.units import parse_duration, write_duration
 from agent.host.machine import Machine
-
-
-def _read_duration(value: object) -> object:
-    if isinstance(value, str):
-        return parse_duration(value)
-    raise ValueError("a duration needs a unit: write for example 10s, 5m or 2h")
-
-
-#: Seconds in the program, `10s` in the configuration; more than nothing.
-Duration = Annotated[
-    float,
-    Field(
-        gt=0,
-        allow_inf_nan=False,
-        json_schema_extra={
-            "type": "string",
-            "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$",
-            "examples": ["10s", "5m", "2h"],
-        },
-    ),
-    BeforeValidator(_read_duration),
-    PlainSerializer(write_duration, when_used="json"),
-]
-
 
 _CONFIRM = re.compile(r"([1-9][0-9]?) of ([1-9][0-9]?)")
 
@@ -139,10 +108,30 @@ class CheckOptions(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Something that a trigger can watch for a check: `("systemd", "nginx.service")`."""
+    """Something that a trigger can watch for a check: `("systemd", "nginx.service")`.
+
+    `agent.triggers.TRIGGERS` has them, and each says what it watches.
+    """
 
     trigger: Literal["systemd"]
     what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A check that would suit this host, for `hostmend init`."""
+
+    #: A name for it; made unique where two proposals want the same.
+    name: str
+    #: The check as a configuration writes it, `type` included.
+    options: Mapping[str, Any]
+    #: One sentence on what was found that speaks for it.
+    why: str
+
+
+async def propose_nothing(_machine: Machine) -> tuple[Proposal, ...]:
+    """For check types that nothing on a host speaks for."""
+    return ()
 
 
 async def gather_nothing(
@@ -165,6 +154,11 @@ class CheckType:
     look: Callable[[Any, Machine], Awaitable[tuple[Finding, ...]]]
     #: Each cause that its findings may carry, with its meaning.
     causes: Mapping[str, str]
+    #: Each measurement that its findings may carry, with its meaning; the name ends in its unit.
+    measurements: Mapping[str, str] = field(default_factory=dict)
+    #: Checks of this type that would suit this host. It only reads, and never raises for what is
+    #: not there.
+    propose: Callable[[Machine], Awaitable[tuple[Proposal, ...]]] = propose_nothing
     #: Evidence for one finding: slower than a look, called before a run and after a proof.
     gather: Callable[[Any, Finding, Machine], Awaitable[tuple[Evidence, ...]]] = gather_nothing
     #: What triggers watch for it.

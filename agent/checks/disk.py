@@ -12,21 +12,14 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agent.checks.check import CheckOptions, CheckType, Duration, StepOptions
+from agent.checks.check import CheckOptions, CheckType, StepOptions
+from agent.checks.values import AbsolutePath, Duration, Percent, Size
 from agent.core.model import Evidence, Finding, Status
-from agent.core.units import format_duration, format_size, parse_size, write_size
+from agent.core.units import format_duration, format_size
 from agent.host.machine import Machine
 from agent.host.mounts import (
     LOCAL,
@@ -52,65 +45,27 @@ CAUSES = {
     "unavailable": "It cannot be asked.",
 }
 
+MEASUREMENTS = {
+    "used_percent": "How full it is, as df shows it to an ordinary user.",
+    "used_bytes": "What is used.",
+    "free_bytes": "What an ordinary user can still write.",
+    "size_bytes": "Its size.",
+    "target_percent": "How full it may be after cleaning.",
+    "inodes_used_percent": "Share of its inodes that are used, as `df -i` shows it.",
+    "inodes_free_count": "Files that can still be added.",
+    "target_inodes_percent": "Share of its inodes that may be used after cleaning.",
+    "full_in_seconds": "Time until it is full, at the rate at which it fills.",
+    "full_in_low_seconds": "The shortest time that its growth until now makes likely.",
+    "full_in_high_seconds": "The longest.",
+    "growth_bytes_per_second": "The rate at which it fills.",
+}
+
 #: Longest that one filesystem is waited for in a look, in seconds.
 _PATIENCE = 3.0
 #: Remedies clean down to so many points of percent below the lowest limit.
 _MARGIN = 5.0
 #: Seconds for finding out what fills a filesystem.
 _SURVEY = 5.0
-
-
-def _read_percent(value: object) -> object:
-    if isinstance(value, str) and value.endswith("%"):
-        try:
-            return float(value[:-1])
-        except ValueError:
-            pass
-    raise ValueError("a share is written with its sign: 85%")
-
-
-def _write_percent(value: float) -> str:
-    return f"{value:g}%"
-
-
-#: Percent in the program, `85%` in the configuration.
-Percent = Annotated[
-    float,
-    Field(
-        gt=0,
-        le=100,
-        allow_inf_nan=False,
-        json_schema_extra={
-            "type": "string",
-            "pattern": r"^[0-9]+(\.[0-9]+)?%$",
-            "examples": ["85%"],
-        },
-    ),
-    BeforeValidator(_read_percent),
-    PlainSerializer(_write_percent, when_used="json"),
-]
-
-
-def _read_size(value: object) -> object:
-    if isinstance(value, str):
-        return parse_size(value)
-    raise ValueError("a size needs a unit: write for example 500M or 1G")
-
-
-#: Bytes in the program, `1G` in the configuration.
-Size = Annotated[
-    int,
-    Field(
-        gt=0,
-        json_schema_extra={
-            "type": "string",
-            "pattern": r"^[0-9]+(\.[0-9]+)?[KMGT]?(i?B)?$",
-            "examples": ["500M", "1G"],
-        },
-    ),
-    BeforeValidator(_read_size),
-    PlainSerializer(write_size, when_used="json"),
-]
 
 
 class Limits(BaseModel):
@@ -135,17 +90,11 @@ class Warnings(Limits):
     )
 
 
-def _check_path(path: str) -> str:
-    if not path.startswith("/") or ".." in PurePosixPath(path).parts:
-        raise ValueError(f"{path!r} is no absolute path without ..: write for example /var")
-    return os.path.normpath(path)
-
-
 class DiskOptions(CheckOptions):
     """Filesystems that shall have room."""
 
     type: Literal["disk"]
-    path: Annotated[str, AfterValidator(_check_path)] | None = Field(
+    path: AbsolutePath | None = Field(
         default=None,
         description="The filesystem that this path lies on; left out: every real filesystem.",
     )
@@ -449,6 +398,7 @@ DISK = CheckType(
     model=DiskOptions,
     look=look,
     causes=CAUSES,
+    measurements=MEASUREMENTS,
     gather=gather,
     default_ladder=lambda _options: (StepOptions(remedy="clean-disk"),),
 )

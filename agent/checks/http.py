@@ -43,6 +43,17 @@ CAUSES = {
     "offline": "This host itself is not connected; nothing is known of the other one.",
 }
 
+MEASUREMENTS = {
+    "status_code": "The status of the answer.",
+    "response_seconds": "From the beginning to the end of the body, redirects included.",
+    "dns_seconds": "Until the name had an address.",
+    "connect_seconds": "Until the connection stood.",
+    "tls_seconds": "For the handshake of TLS.",
+    "first_byte_seconds": "From the request to the first byte of the answer.",
+    "body_bytes": "The length of the body.",
+    "certificate_expires_seconds": "Time until the server's certificate ends.",
+}
+
 #: Of `timeout`, for the request; the rest is for finding out whose fault it is.
 _SHARE = 0.8
 #: Longest wait for the reference, in seconds and as a share of `timeout`.
@@ -506,6 +517,7 @@ HTTP = CheckType(
     model=HttpOptions,
     look=look,
     causes=CAUSES,
+    measurements=MEASUREMENTS,
     gather=gather,
     own_causes=lambda options: frozenset({*options.critical, *options.warning}),
 )

@@ -52,6 +52,14 @@ CAUSES = {
     "unavailable": "systemd cannot be asked.",
 }
 
+MEASUREMENTS = {
+    "memory_bytes": "Memory of all its processes.",
+    "memory_limit_bytes": "Its `MemoryMax=`.",
+    "tasks_count": "Its processes and threads.",
+    "tasks_limit_count": "Its `TasksMax=`.",
+    "restarts_count": "Restarts by systemd itself since it was last started by a job.",
+}
+
 _UP_SOON = ("start", "restart", "")
 
 
@@ -399,6 +407,7 @@ SERVICE = CheckType(
     model=ServiceOptions,
     look=look,
     causes=CAUSES,
+    measurements=MEASUREMENTS,
     gather=gather,
     watches=_watch,
     default_ladder=_default_ladder,

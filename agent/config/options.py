@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from agent.checks.check import Duration
+from agent.checks.values import Duration
 from agent.core.model import CheckPolicy, Mode, Policy, Reason, Risk, RoutePolicy, Step
 
 #: Names of checks and routes.

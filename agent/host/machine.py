@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.clock import Clock
 from agent.core.model import Instant
 from agent.errors import Unavailable
 from agent.host.http import HttpClient
+from agent.host.memory import Memory
 from agent.host.shortage import Shortage
 from agent.host.space import Space
 from agent.host.systemd import Systemd
@@ -39,8 +40,14 @@ class Machine:
     shortages: dict[str, tuple[object, Shortage | None]] = field(default_factory=dict)
     #: Filesystems: how they are asked, and what is remembered of them.
     space: Space = field(default_factory=Space)
+    #: What the check that looks remembers.
+    memory: Memory = field(default_factory=Memory)
     #: What cannot be watched here, and why, by the name of the edge: `{"systemd": "no D-Bus ..."}`.
     missing: Mapping[str, str] = field(default_factory=dict)
+
+    def remember(self, memory: Memory) -> Machine:
+        """This machine as one check sees it; the edges are the same."""
+        return replace(self, memory=memory)
 
     async def close(self) -> None:
         """Let go of every edge."""

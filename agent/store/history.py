@@ -34,6 +34,8 @@ CREATE INDEX IF NOT EXISTS evidence_incident ON evidence (incident);
 CREATE TABLE IF NOT EXISTS run_event (run TEXT NOT NULL, number INTEGER NOT NULL,
     at REAL NOT NULL, body TEXT NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS run_event_at ON run_event (at);
+CREATE TABLE IF NOT EXISTS memory (name TEXT NOT NULL, key TEXT NOT NULL,
+    value TEXT NOT NULL, PRIMARY KEY (name, key)) WITHOUT ROWID;
 """
 
 
@@ -141,6 +143,19 @@ class History:
             after,
         )
         return tuple({**_parse(body), "number": number, "at": at} for number, at, body in rows)
+
+    def remember(self, check: str, changed: Mapping[str, str | None]) -> None:
+        """Keeps what a check remembers, by key; None: forgotten."""
+        gone = [(check, key) for key, value in changed.items() if value is None]
+        kept = [(check, key, value) for key, value in changed.items() if value is not None]
+        if gone:
+            self._write("DELETE FROM memory WHERE name = ? AND key = ?", gone)
+        if kept:
+            self._write("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", kept)
+
+    def list_memories(self) -> tuple[tuple[str, str, str], ...]:
+        """Check, key and value of everything that checks remember."""
+        return tuple(self._read("SELECT name, key, value FROM memory"))
 
     def prune(self, before: Instant) -> None:
         """Forgets everything older than an instant."""

@@ -1,1 +1,41 @@
-"""Things that say "look now"; a trigger never decides."""
+"""What says "look now": one file each, all in one visible dict. A trigger decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from agent.host.machine import Machine
+from agent.triggers.systemd import SystemdTrigger
+
+#: Asks for a look of a check.
+LookNow = Callable[[str], None]
+
+
+class Trigger(Protocol):
+    """Watches things, and says "look now" for the checks that they matter to."""
+
+    async def watch(self, mapping: Mapping[str, frozenset[str]]) -> None:
+        """From now on watch exactly these things for these checks: thing -> names of checks.
+
+        What cannot be watched is left to the timer, and is no error.
+        """
+
+    def close(self) -> None:
+        """Say nothing any more."""
+
+
+def _open_systemd(machine: Machine, look_now: LookNow) -> Trigger | None:
+    return None if machine.systemd is None else SystemdTrigger(machine.systemd, look_now)
+
+
+#: How each is opened; None where this machine does not have what it listens to.
+TRIGGERS: dict[str, Callable[[Machine, LookNow], Trigger | None]] = {
+    "systemd": _open_systemd,
+}
+
+
+def open_triggers(machine: Machine, look_now: LookNow) -> dict[str, Trigger]:
+    """Those that this machine can have, by name."""
+    opened = {name: make(machine, look_now) for name, make in TRIGGERS.items()}
+    return {name: trigger for name, trigger in opened.items() if trigger is not None}

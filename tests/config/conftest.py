@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import AfterValidator, Field
 
-from agent.checks.check import CheckOptions, CheckType, Duration, StepOptions
+from agent.checks.check import CheckOptions, CheckType, StepOptions
+from agent.checks.values import Duration
 from agent.config import Config, load_config, load_config_errors
 from agent.core.model import Changes, Risk
 from agent.errors import ConfigError

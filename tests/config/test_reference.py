@@ -1,4 +1,4 @@
-"""docs/configuration.md and the program say the same."""
+"""docs/configuration.md, docs/checks.md and the program say the same."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ from agent.remedies.catalog import Catalog
 from agent.settings import Settings
 from api.cli.config import make_app
 
-PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "configuration.md").read_text()
+CHECKS_PAGE = (DOCS / "checks.md").read_text()
 
 
-def sections() -> Mapping[str, str]:
-    parts = re.split(r"^##+ (.+)$", PAGE, flags=re.MULTILINE)
+def sections(page: str = PAGE) -> Mapping[str, str]:
+    parts = re.split(r"^##+ (.+)$", page, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def table(section: str, first: str) -> Mapping[str, tuple[str, ...]]:
+def table(section: str, first: str, page: str = PAGE) -> Mapping[str, tuple[str, ...]]:
     """The table of a section whose first column is `first`: its first cells, without backticks."""
     rows: dict[str, tuple[str, ...]] = {}
     within = False
-    for line in sections()[section].splitlines():
+    for line in sections(page)[section].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|"):
             within = False
@@ -104,19 +106,20 @@ def test_every_key_of_routes_is_there_and_no_other(load: Callable[..., Config]) 
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_every_type_of_check_is_there_with_its_keys_and_causes_and_no_other(name: str) -> None:
-    section = f"`type: {name}`"
-    own = keys(CHECKS[name].model) - keys(CheckOptions)
-    assert set(table(section, "key")) == own
-    assert set(table(section, "cause")) == set(CHECKS[name].causes)
-    for key, value in CHECKS[name].defaults.items():
+def test_every_type_of_check_is_there_with_all_that_it_has_and_no_more(name: str) -> None:
+    section, kind = f"`type: {name}`", CHECKS[name]
+    own = keys(kind.model) - keys(CheckOptions)
+    assert set(table(section, "key", CHECKS_PAGE)) == own
+    assert set(table(section, "cause", CHECKS_PAGE)) == set(kind.causes)
+    assert set(table(section, "measurement", CHECKS_PAGE)) == set(kind.measurements)
+    for key, value in kind.defaults.items():
         if value != table("Checks", "key")[key][0]:
-            assert f"`{key}: {value}`" in sections()[section]
+            assert f"`{key}: {value}`" in sections(CHECKS_PAGE)[section]
 
 
-def test_every_described_type_exists() -> None:
-    described = re.findall(r"^### `type: (\w+)`$", PAGE, flags=re.MULTILINE)
-    assert sorted(described) == sorted(CHECKS)
+def test_every_described_type_exists_and_they_are_in_order() -> None:
+    described = re.findall(r"^## `type: (\w+)`$", CHECKS_PAGE, flags=re.MULTILINE)
+    assert described == sorted(CHECKS)
 
 
 def test_every_variable_is_there_and_no_other() -> None:
@@ -131,6 +134,12 @@ def test_every_command_is_there_and_no_other() -> None:
     assert set(described) == commands
 
 
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_measurement_says_its_unit(name: str) -> None:
+    units = ("percent", "bytes", "seconds", "count", "second", "code", "ratio")
+    assert [m for m in CHECKS[name].measurements if m.rpartition("_")[2] not in units] == []
+
+
 def serving(catalog: Catalog) -> Catalog:
     """The tests' restart-service, for the check type `service`."""
     remedy = catalog.remedies["restart-service"]
@@ -142,7 +151,9 @@ def serving(catalog: Catalog) -> Catalog:
 
 
 def test_the_examples_are_what_they_say(tmp_path: Path, catalog: Catalog) -> None:
-    examples = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    examples = re.findall(
+        r"^```yaml\n(.*?)^```", PAGE + CHECKS_PAGE, flags=re.MULTILINE | re.DOTALL
+    )
     assert examples
     for example in examples:
         path = tmp_path / "hostmend.yml"

@@ -79,3 +79,15 @@ def test_what_is_old_is_forgotten(tmp_path: Path) -> None:
     history.prune(5.0)
     assert texts(history) == ["new"]
     history.close()
+
+
+def test_what_checks_remember_survives(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.db")
+    history.remember("log", {"a": "1", "b": "2"})
+    history.remember("log", {"a": None, "b": "3"})
+    history.remember("mail", {"a": "4"})
+    history.close()
+    assert set(History(tmp_path / "history.db").list_memories()) == {
+        ("log", "b", "3"),
+        ("mail", "a", "4"),
+    }

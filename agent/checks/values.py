@@ -1,0 +1,97 @@
+"""Values as a configuration writes them, which check types share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+
+from agent.core.units import parse_duration, parse_size, write_duration, write_size
+
+
+def _read_duration(value: object) -> object:
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError("a duration needs a unit: write for example 10s, 5m or 2h")
+
+
+#: Seconds in the program, `10s` in the configuration; more than nothing.
+Duration = Annotated[
+    float,
+    Field(
+        gt=0,
+        allow_inf_nan=False,
+        json_schema_extra={
+            "type": "string",
+            "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$",
+            "examples": ["10s", "5m", "2h"],
+        },
+    ),
+    BeforeValidator(_read_duration),
+    PlainSerializer(write_duration, when_used="json"),
+]
+
+
+def _read_percent(value: object) -> object:
+    if isinstance(value, str) and value.endswith("%"):
+        try:
+            return float(value[:-1])
+        except ValueError:
+            pass
+    raise ValueError("a share is written with its sign: 85%")
+
+
+def _write_percent(value: float) -> str:
+    return f"{value:g}%"
+
+
+#: Percent in the program, `85%` in the configuration.
+Percent = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=100,
+        allow_inf_nan=False,
+        json_schema_extra={
+            "type": "string",
+            "pattern": r"^[0-9]+(\.[0-9]+)?%$",
+            "examples": ["85%"],
+        },
+    ),
+    BeforeValidator(_read_percent),
+    PlainSerializer(_write_percent, when_used="json"),
+]
+
+
+def _read_size(value: object) -> object:
+    if isinstance(value, str):
+        return parse_size(value)
+    raise ValueError("a size needs a unit: write for example 500M or 1G")
+
+
+#: Bytes in the program, `1G` in the configuration.
+Size = Annotated[
+    int,
+    Field(
+        gt=0,
+        json_schema_extra={
+            "type": "string",
+            "pattern": r"^[0-9]+(\.[0-9]+)?[KMGT]?(i?B)?$",
+            "examples": ["500M", "1G"],
+        },
+    ),
+    BeforeValidator(_read_size),
+    PlainSerializer(write_size, when_used="json"),
+]
+
+
+def _check_path(path: str) -> str:
+    if not path.startswith("/") or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path!r} is no absolute path without ..: write for example /var")
+    return os.path.normpath(path)
+
+
+#: An absolute path without `..`, in its plainest form.
+AbsolutePath = Annotated[str, AfterValidator(_check_path)]
