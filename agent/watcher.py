@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +16,29 @@ from agent.errors import HostmendError
 
 _log = logging.getLogger(__name__)
 
-#: Looks under way at once.
+#: Looks under way at once, of those that have not run for longer than `PROMPT` seconds.
 LIMIT = 32
+#: A look that takes longer waits for something, and costs this host nothing meanwhile: it no longer
+#: counts in the limit, so that probes that hang never delay another.
+PROMPT = 1.0
+#: First looks after a start that are begun within a second.
+_FIRST_LOOKS = 200
+#: Looks by the timer whose lateness is remembered.
+_REMEMBERED = 5000
 #: Seconds for which looks that pass believe what an earlier look was told of the whole host: only
 #: one that fails can lead to a run.
 _BELIEVED = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lateness:
+    """How late the last looks by the timer began, in seconds."""
+
+    count: int
+    median: Seconds
+    #: 99 of 100 were not later.
+    p99: Seconds
+    longest: Seconds
 
 
 @dataclass(kw_only=True)
@@ -57,6 +76,7 @@ class Watcher:
         self._slots = asyncio.Semaphore(limit)
         self._checks: dict[str, _Watched] = {}
         self._abandoned: set[asyncio.Future[Any]] = set()
+        self._late: deque[Seconds] = deque(maxlen=_REMEMBERED)
         #: What the host was last said to be doing, and when that was asked.
         self._sampled: tuple[str, Instant | None] = ("", None)
 
@@ -89,6 +109,16 @@ class Watcher:
         watched = self._checks.get(name)
         return watched.last if watched else None
 
+    def lateness(self) -> Lateness:
+        """How late looks begin; all zero before the first."""
+        late = sorted(self._late) or [0.0]
+        return Lateness(
+            count=len(self._late),
+            median=late[len(late) // 2],
+            p99=late[99 * (len(late) - 1) // 100],
+            longest=late[-1],
+        )
+
     def close(self) -> None:
         """Stops looking."""
         for watched in self._checks.values():
@@ -104,8 +134,12 @@ class Watcher:
     async def _keep_looking(self, watched: _Watched) -> None:
         policy = watched.policy
         # A fixed share of the interval for each name spreads looks out, the same after a restart.
+        # The first look does not wait for its turn, as long as there are not too many.
         share = zlib.crc32(policy.name.encode()) / 2**32
-        due = self._clock.now() + min(share * policy.every, share)
+        turn = self._clock.now() + share * policy.every
+        spread = min(policy.every, max(1.0, len(self._checks) / _FIRST_LOOKS))
+        due = self._clock.now() + share * spread
+        first = True
         while True:
             delay = due - self._clock.now()
             if delay > 0:
@@ -116,11 +150,15 @@ class Watcher:
                     alarm.cancel()
             watched.wanted.clear()
             answers, watched.waiting = watched.waiting, []
-            async with self._slots:
-                looked = await self._look_once(policy)
+            looked = await self._look_once(policy)
+            if not first and looked.began >= due:
+                self._late.append(looked.began - due)
             watched.last = looked
-            due = max(due + policy.every, self._clock.now() + policy.every / 2)
-            due = min(due, self._clock.now() + policy.every)
+            if first:
+                due, first = turn, False
+            else:
+                due = max(due + policy.every, self._clock.now() + policy.every / 2)
+                due = min(due, self._clock.now() + policy.every)
             try:
                 await self._take(looked)
             except HostmendError as error:
@@ -130,20 +168,22 @@ class Watcher:
                     answer.set_result(looked)
 
     async def _look_once(self, policy: CheckPolicy) -> Looked:
-        began = self._clock.now()
         findings: tuple[Finding, ...] = ()
         broken = ""
-        task = asyncio.ensure_future(self._look(policy.name))
-        try:
-            done, _ = await asyncio.wait({task}, timeout=policy.timeout)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if not done:
+        prompt = min(PROMPT, policy.timeout)
+        async with self._slots:
+            began = self._clock.now()
+            task = asyncio.ensure_future(self._look(policy.name))
+            await self._wait(task, prompt)
+        if not task.done() and policy.timeout > prompt:
+            await self._wait(task, policy.timeout - prompt)
+        if not task.done():
             broken = f"the look took longer than {policy.timeout:g} s"
             task.cancel()
             self._abandoned.add(task)
             task.add_done_callback(self._forget)
+        elif task.cancelled():
+            broken = "the look was cancelled"
         elif (error := task.exception()) is not None:
             broken = f"{type(error).__name__}: {error}"
             if not isinstance(error, HostmendError):
@@ -159,6 +199,13 @@ class Watcher:
             broken=broken,
             transition=await self._sample_transition(_BELIEVED if passes else 0.0),
         )
+
+    async def _wait(self, task: asyncio.Future[Any], seconds: Seconds) -> None:
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
 
     async def _sample_transition(self, believed: Seconds) -> str:
         """What the host is doing, as it was at most so long ago."""

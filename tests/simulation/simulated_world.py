@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import itertools
 import random
-import selectors
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -19,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from virtual_time import BOOT, Time, VirtualClock, VirtualLoop
+
 from agent.bootstrap import connect
-from agent.clock import Clock
 from agent.core.model import (
     Changes,
     CheckPolicy,
@@ -55,49 +55,12 @@ from agent.store.state import State as StateFile
 from agent.watcher import Watcher
 from agent.worker import Delivery, JobEnd, Worker
 
-BOOT = 1_000_000.0
 FAULTS_END = 400.0
 GIVE_UP = 6 * 3600.0
 
 
 class Crash(SystemExit):
     """The agent's SIGKILL. A SystemExit, because asyncio lets only those out of a task."""
-
-
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Never waits: the time that it would wait passes at once."""
-
-    def __init__(self, time: _Time) -> None:
-        super().__init__()
-        self._time = time
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if not ready and timeout:
-            self._time.now += timeout
-        return ready
-
-
-@dataclass
-class _Time:
-    now: float = BOOT
-
-
-class VirtualClock(Clock):
-    def __init__(self, time: _Time) -> None:
-        self._time = time
-
-    def now(self) -> float:
-        return self._time.now
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self, time: _Time) -> None:
-        self._virtual = time
-        super().__init__(_JumpingSelector(time))
-
-    def time(self) -> float:
-        return self._virtual.now
 
 
 class InlineExecutor(Executor):
@@ -167,7 +130,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.time = _Time()
+        self.time = Time()
         self.clock = VirtualClock(self.time)
         self.policy = self._make_policy()
         self.things = {name: Thing(check=name) for name in self.policy.checks}
