@@ -33,6 +33,7 @@ from agent.core.model import (
     RunState,
     Status,
 )
+from agent.discovery import Discovery, compare, find_proposals
 from agent.engine import Engine, Listener
 from agent.errors import HostmendError, NotFound
 from agent.feed import Feed
@@ -307,6 +308,21 @@ async def look_once(settings: Settings, names: tuple[str, ...]) -> tuple[CheckSt
         await machine.close()
     overall = loaded.config.policy
     return tuple(describe_check(checks[name], results[name], overall) for name in wanted)
+
+
+async def discover(settings: Settings) -> Discovery:
+    """What should be checked on this host, held against its configuration; it only reads.
+
+    Raises ConfigError when there is a configuration that cannot be used.
+    """
+    clock = Clock()
+    loaded = read_config(settings, clock)
+    machine = await open_machine(clock)
+    try:
+        proposals, troubles = await find_proposals(machine)
+    finally:
+        await machine.close()
+    return compare(proposals, loaded.config, loaded.catalog, troubles=troubles)
 
 
 def _identify_machine() -> str:

@@ -86,6 +86,7 @@ DEMO = CheckType(
     summary="A page that `hostmend demo` serves is whole.",
     model=DemoOptions,
     look=look,
+    identity=("page",),
     causes=CAUSES,
     gather=gather,
     default_ladder=lambda options: (

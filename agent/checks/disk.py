@@ -397,6 +397,7 @@ DISK = CheckType(
     summary="Filesystems have room, and take writes.",
     model=DiskOptions,
     look=look,
+    identity=("path",),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     gather=gather,

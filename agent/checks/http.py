@@ -516,6 +516,7 @@ HTTP = CheckType(
     summary="A page, or another answer over HTTP, is what it should be.",
     model=HttpOptions,
     look=look,
+    identity=("url",),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     gather=gather,

@@ -406,6 +406,7 @@ SERVICE = CheckType(
     summary="A systemd unit is up, or an operator wants it down.",
     model=ServiceOptions,
     look=look,
+    identity=("unit",),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     gather=gather,

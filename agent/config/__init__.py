@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.config.arm import arm
 from agent.config.ladder import Configured
 from agent.config.load import (
     VERSION,
@@ -19,7 +20,7 @@ from agent.config.options import (
     RouteOptions,
 )
 from agent.config.schema import config_schema
-from agent.config.show import describe_config, show_config, write_default_config
+from agent.config.show import describe_config, show_config
 
 __all__ = [
     "DEFAULT_REASONS",
@@ -32,10 +33,10 @@ __all__ = [
     "Route",
     "RouteOptions",
     "UrlValidator",
+    "arm",
     "config_schema",
     "describe_config",
     "load_config",
     "load_config_errors",
     "show_config",
-    "write_default_config",
 ]

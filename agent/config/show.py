@@ -1,17 +1,15 @@
-"""The effective configuration for people, and a first file to begin with."""
+"""The effective configuration for people."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from agent.config.load import VERSION, Config, LoadedCheck, Route
 from agent.config.options import POLICY_FIELDS, PolicyOptions, RecurringOptions, StormOptions
 from agent.core.model import Step
 from agent.documents import write_document
-from agent.errors import ConfigError
 from agent.notify.masking import describe_url
 
 #: Stands in place of a secret.
@@ -19,36 +17,6 @@ MASK = "****"
 
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _PYDANTIC_MASK = "**********"
-
-_FIRST_FILE = """\
-# The configuration of hostmend. `hostmend config validate` checks it, `hostmend config show`
-# prints what is in effect, `hostmend config schema` helps an editor.
-# Files conf.d/*.yml beside this one are read too; nothing may be defined twice.
-version: 1
-
-policy:
-  # auto: repair; approve: ask before each run; shadow: record what would have been done;
-  # off: only report. Checks and steps of their ladders may say otherwise.
-  mode: shadow
-  # Remedies of a higher risk wait for an approval: low, medium or high.
-  act_alone_up_to: low
-  # Runs that hostmend starts by itself within any hour, over the whole host.
-  runs_per_hour: 6
-
-# What is looked at, by name.
-checks: {}
-#  web:
-#    type: service
-#    unit: nginx.service
-#    ladder:
-#      - {remedy: restart-service, options: {validate: [nginx, -t]}}
-
-# Who is told: any Apprise URL, in the configuration (url) or in a file of its own (url_file).
-routes: {}
-#  ops:
-#    url_file: /etc/hostmend/secrets/ops
-#    reasons: [approval, escalated, held, healed, recurring]
-"""
 
 
 def show_config(config: Config) -> str:
@@ -129,22 +97,3 @@ def _describe_route(route: Route) -> dict[str, Any]:
     if route.policy.labels:
         shown["labels"] = dict(route.policy.labels)
     return shown
-
-
-def write_default_config(path: Path) -> None:
-    """Writes a first configuration with comments, readable by its owner only.
-
-    It looks at nothing yet and is in mode `shadow`. Raises ConfigError when the file exists.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(_FIRST_FILE, encoding="utf-8")
-    except FileExistsError as error:
-        raise ConfigError(
-            "cannot write a first configuration: there is one already", file=str(path)
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write a first configuration: {error.strerror}", file=str(path)
-        ) from error

@@ -18,6 +18,7 @@ from api.cli import (
     checks,
     demo,
     incidents,
+    init,
     notices,
     parts,
     remedies,
@@ -30,6 +31,8 @@ from api.cli import (
 from api.cli.parts import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
+    "init": init.init,
+    "arm": init.arm,
     "run": run.run,
     "check": checks.check,
     "checks": checks.list_checks,
@@ -78,7 +81,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
 }
 
 #: Commands about this host itself, which no server can carry out.
-LOCAL = frozenset({"run", "check", "config", "demo"})
+LOCAL = frozenset({"init", "arm", "run", "check", "config", "demo"})
 #: What follows the command that they run is that one's own.
 _WRAPPERS = frozenset({("maintenance", "run")})
 

@@ -18,9 +18,7 @@ from agent.config import (
     describe_config,
     load_config,
     show_config,
-    write_default_config,
 )
-from agent.core.model import Mode
 from agent.documents import parse_document
 from agent.errors import ConfigError
 from agent.remedies.catalog import Catalog
@@ -120,23 +118,6 @@ def test_secrets_in_checks_are_not_shown(write: Write, catalog: Catalog) -> None
     shown = show_config(load_config(path, catalog=catalog, types={"page": page}))
     assert "hush" not in shown
     assert "https://****@shop.example/" in shown
-
-
-def test_the_first_file_loads_and_only_records(tmp_path: Path, catalog: Catalog) -> None:
-    path = tmp_path / "new/hostmend.yml"
-    write_default_config(path)
-    config = load_config(path, catalog=catalog)
-    assert config.policy.mode is Mode.SHADOW
-    assert config.files == (path,)
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_the_first_file_never_replaces_another(tmp_path: Path) -> None:
-    path = tmp_path / "hostmend.yml"
-    path.write_text("mine")
-    with pytest.raises(ConfigError, match="there is one already"):
-        write_default_config(path)
-    assert path.read_text() == "mine"
 
 
 @pytest.fixture
