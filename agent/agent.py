@@ -25,6 +25,7 @@ from agent.core.model import (
     Transition,
 )
 from agent.feed import LiveEvent as LiveEvent
+from agent.watcher import Lateness as Lateness
 
 T = TypeVar("T")
 
@@ -54,6 +55,8 @@ class AgentStatus:
     holds: Mapping[str, Held]
     runs_alive: tuple[Run, ...]
     notices_due: int
+    #: How late the looks of the last minutes began.
+    lateness: Lateness
     paused: Pause | None
     storm: Storm | None
     silences: tuple[Silence, ...]

@@ -264,6 +264,7 @@ class RunningAgent:
             holds=last.holds,
             runs_alive=tuple(run for run in host.runs if run.alive),
             notices_due=self._due,
+            lateness=self._parts.watcher.lateness(),
             paused=host.paused,
             storm=host.storm,
             silences=host.silences,

@@ -455,6 +455,24 @@ class Storm(Wire):
         return cls.make(since=write_instant(storm.since))
 
 
+class Lateness(Wire):
+    """How late the last looks by the timer began."""
+
+    count: int = Field(description="Looks that this is of")
+    median_seconds: float
+    p99_seconds: float = Field(description="99 of 100 were not later")
+    longest_seconds: float
+
+    @classmethod
+    def of(cls, late: facade.Lateness) -> Self:
+        return cls.make(
+            count=late.count,
+            median_seconds=late.median,
+            p99_seconds=late.p99,
+            longest_seconds=late.longest,
+        )
+
+
 class AgentStatus(Wire):
     """How the agent and this host are."""
 
@@ -468,6 +486,7 @@ class AgentStatus(Wire):
     holds: dict[str, Held] = Field(description="Why an incident, by its id, has no run now")
     runs_alive: list[Run]
     notices_due: int
+    lateness: Lateness
     paused: Pause | None
     storm: Storm | None
     silences: list[Silence]
@@ -489,6 +508,7 @@ class AgentStatus(Wire):
             holds={incident: Held.of(held) for incident, held in status.holds.items()},
             runs_alive=[Run.of(run, secrets) for run in status.runs_alive],
             notices_due=status.notices_due,
+            lateness=Lateness.of(status.lateness),
             paused=None if status.paused is None else Pause.of(status.paused),
             storm=None if status.storm is None else Storm.of(status.storm),
             silences=[Silence.of(silence) for silence in status.silences],
