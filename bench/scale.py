@@ -69,7 +69,7 @@ async def main():
         bad = [f.summary for f in findings if f.status != 'ok']
         assert not bad, (name, bad)
     for name, written in json.loads(sys.argv[1]).items():
-        options = CHECKS[name].model.model_validate({'type': name, **written})
+        options = CHECKS[name].model.model_validate({'type': name, 'timeout': '5s', **written})
         await look(name, options)
         count, before = 0, spent()
         until = time.monotonic() + 3
