@@ -58,6 +58,7 @@ from agent.host.machine import Machine
 from agent.remedies.catalog import Catalog
 from agent.remedies.description import Remedy
 from agent.remedies.options import check_options
+from agent.reports.incident import LISTED, Earlier, Exhibit, IncidentReport, make_report
 from agent.store.history import History
 from agent.store.state import Listing, number_of
 from agent.tokens import Tokens
@@ -66,6 +67,9 @@ from agent.witness import Witness
 from agent.worker import Worker
 
 _log = logging.getLogger(__name__)
+
+#: Earlier incidents of a check that a report looks through.
+_EARLIER = 500
 
 _WORST = (Status.OK, Status.UNKNOWN, Status.WARNING, Status.CRITICAL)
 
@@ -346,6 +350,37 @@ class RunningAgent:
                 EvidenceItem(when=k.stage, taken=k.taken, evidence=k.evidence) for k in kept
             ),
             downtime=self._downtime(incident),
+        )
+
+    async def report(self, incident_id: str) -> IncidentReport:
+        story = await self.incident(incident_id)
+        incident, catalog = story.incident, self._loaded.catalog
+        tasks = {run.id: await self.run_events(run.id) for run in story.runs}
+        listing = Listing(
+            limit=_EARLIER,
+            before=_check_id(incident.id, "i"),
+            where={"check_name": incident.check, "live": 0},
+        )
+        found = await self._parts.engine.read(lambda state: state.list_incidents(listing))
+        earlier = [each for each in found if each.subject == incident.subject]
+        return make_report(
+            host=self._host,
+            now=self._parts.clock.now(),
+            incident=incident,
+            downtime=story.downtime,
+            transitions=story.transitions,
+            runs=story.runs,
+            tasks=tasks,
+            notices=story.notices,
+            evidence=tuple(
+                Exhibit(stage=item.when, taken=item.taken, evidence=item.evidence)
+                for item in story.evidence
+            ),
+            earlier=Earlier(count=len(earlier), incidents=tuple(earlier[:LISTED])),
+            secrets={
+                name: [option for option, taken in remedy.options.items() if taken.no_log]
+                for name, remedy in catalog.remedies.items()
+            },
         )
 
     def _downtime(self, incident: Incident) -> float:

@@ -75,6 +75,7 @@ ROUTES = (
     Route("GET",  "/v1/incidents", _VIEWER, incidents.list_incidents, (422,)),
     Route("GET",  "/v1/incidents/{id}", _VIEWER, incidents.show_incident, (404,)),
     Route("GET",  "/v1/incidents/{id}/explain", _VIEWER, incidents.explain_incident, (404,)),
+    Route("GET",  "/v1/incidents/{id}/report", _VIEWER, incidents.report_incident, (404,)),
     Route("POST", "/v1/incidents/{id}/acknowledge", _OPERATOR, incidents.acknowledge, (404, 409)),
     Route("POST", "/v1/incidents/{id}/approve", _OPERATOR, incidents.approve, (404, 409)),
     Route("POST", "/v1/incidents/{id}/reject", _OPERATOR, incidents.reject, (404, 409)),

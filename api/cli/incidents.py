@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +12,13 @@ import typer
 from api.cli.parts import Json, Limit, open_client
 from api.cli.screen import Screen, tell_ago, tell_exactly, tell_options
 from api.cli.story import print_story, tell_name
+
+
+class ReportForm(StrEnum):
+    MARKDOWN = "markdown"
+    HTML = "html"
+    JSON = "json"
+
 
 IncidentId = Annotated[str, typer.Argument(metavar="ID", help="The incident's id, such as i12.")]
 
@@ -59,6 +69,34 @@ def show(incident_id: IncidentId, as_json: Json = False) -> None:
         live = story["incident"]["ended"] is None
         explained = client.get(f"{_path(incident_id)}/explain") if live else None
     print_story(Screen(), story, tasks, explained)
+
+
+def report(
+    incident_id: IncidentId,
+    form: Annotated[
+        ReportForm, typer.Option("--format", "-f", help="How it is written.")
+    ] = ReportForm.MARKDOWN,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")
+    ] = None,
+) -> None:
+    """Write an incident's report: a draft for a review without blame, of what was observed."""
+    with open_client() as client:
+        found = client.get(f"{_path(incident_id)}/report")
+    if form is ReportForm.JSON:
+        del found["markdown"], found["html"]
+        text = json.dumps(found, indent=2) + "\n"
+    else:
+        text = found[form.value]
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(
+            f"cannot write {output}: {error.strerror}", param_hint="--output"
+        ) from error
 
 
 def explain(incident_id: IncidentId, as_json: Json = False) -> None:

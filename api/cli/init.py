@@ -127,7 +127,7 @@ def _print_record(screen: Screen) -> None:
     """What shadow recorded, if an agent can tell."""
     try:
         with open_client() as client:
-            incidents = list(client.pages("/v1/incidents", at_most=_RECORD, all=True))
+            incidents = list(client.pages("/v1/incidents", at_most=_RECORD))
     except HostmendError:
         screen.line("No agent answers, so nothing is known of what it would have done.")
         return

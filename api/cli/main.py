@@ -55,6 +55,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         {
             "show": incidents.show,
             "explain": incidents.explain,
+            "report": incidents.report,
             "ack": incidents.acknowledge,
             "approve": incidents.approve,
             "reject": incidents.reject,

@@ -38,6 +38,11 @@ async def explain_incident(agent: Agent, id: str) -> schemas.Explanation:
     return schemas.Explanation.of(explained, secrets_of(agent), digest)
 
 
+async def report_incident(agent: Agent, id: str) -> schemas.IncidentReport:
+    """All that is known of an incident as a report: as data, as Markdown and as a page."""
+    return schemas.IncidentReport.of(await agent.report(id), secrets_of(agent))
+
+
 async def acknowledge(agent: Agent, by: By, id: str) -> schemas.Incident:
     """Somebody knows; reminders stop."""
     return schemas.Incident.of(await agent.acknowledge(id, by=by))

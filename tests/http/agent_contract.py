@@ -44,6 +44,15 @@ class AgentContract:
         assert status.worst == "critical"
         assert status.started <= status.now
 
+    async def test_a_report_tells_of_the_incident_and_shows_no_secret(self, scene: Scene) -> None:
+        for incident_id in (scene.live, scene.ended):
+            report = await scene.agent.report(incident_id)
+            story = await scene.agent.incident(incident_id)
+            assert report.incident.id == incident_id
+            assert [repair.run.id for repair in report.repairs] == [run.id for run in story.runs]
+            assert report.downtime == pytest.approx(story.downtime, abs=1.0)
+            assert report.timeline[0].at == report.incident.began
+
     async def test_what_does_not_exist_is_not_found(self, scene: Scene) -> None:
         agent = scene.agent
         for ask in (lambda: agent.check("nothing"), lambda: agent.remedy("nothing")):
@@ -53,6 +62,7 @@ class AgentContract:
             agent.look("nothing"),
             agent.incident("i999999"),
             agent.explain("i999999"),
+            agent.report("i999999"),
             agent.acknowledge("i999999", by=BY),
             agent.approve("i999999", by=BY),
             agent.reject("i999999", by=BY),

@@ -15,6 +15,7 @@ from agent.agent import (
     CheckStatus,
     EvidenceItem,
     Explanation,
+    IncidentReport,
     IncidentStory,
     Lateness,
     LiveEvent,
@@ -46,6 +47,7 @@ from agent.core.model import (
     Transition,
 )
 from agent.errors import ConfigError, Conflict, HostmendError, Invalid, NotFound
+from agent.reports.incident import Earlier, Exhibit, make_report
 
 T = TypeVar("T")
 
@@ -266,6 +268,30 @@ class FakeAgent:
             attempts={"restart-service": "1 of 2"},
             budget=(1, 6),
             next="it waits for an operator's approval",
+        )
+
+    async def report(self, incident_id: str) -> IncidentReport:
+        story = await self.incident(incident_id)
+        others = [
+            i
+            for i in self.incident_list.values()
+            if i.fingerprint == story.incident.fingerprint and i.began < story.incident.began
+        ]
+        return make_report(
+            host="web1",
+            now=self.now(),
+            incident=story.incident,
+            downtime=story.downtime,
+            transitions=story.transitions,
+            runs=story.runs,
+            tasks={run.id: await self.run_events(run.id) for run in story.runs},
+            notices=story.notices,
+            evidence=tuple(
+                Exhibit(stage=item.when, taken=item.taken, evidence=item.evidence)
+                for item in story.evidence
+            ),
+            earlier=Earlier(count=len(others), incidents=tuple(others)),
+            secrets={"restart-service": ("password",)},
         )
 
     async def acknowledge(self, incident_id: str, *, by: str) -> Incident:
