@@ -9,9 +9,10 @@ from lab_agent import MAIL_ROUTE, LabAgent, body_of
 
 from agent.lab import Lab
 
+#: However slow this machine is: what is healed is told once, as healed.
 CONFIGURATION = f"""\
 version: 1
-policy: {{runs_per_hour: 20}}
+policy: {{runs_per_hour: 20, storm: {{group_wait: 10m}}}}
 checks:
   web:
     type: service

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,9 @@ def traces_of(name: str) -> list[str]:
     listed = subprocess.run(loops, capture_output=True, text=True, check=True).stdout
     found += [line for line in listed.splitlines() if name in line]
     for base in ("/sys/fs/cgroup", "/run/systemd", default_cache() / "hosts"):
-        found += map(str, Path(base).rglob(f"{name}*"))
+        # Other hosts come and go meanwhile, which os.walk takes as it is.
+        for folder, folders, files in os.walk(base):
+            found += [f"{folder}/{n}" for n in (*folders, *files) if n.startswith(name)]
     for process in Path("/proc").glob("[0-9]*"):
         try:
             told = (process / "cmdline").read_bytes().decode() + (process / "cgroup").read_text()
