@@ -139,11 +139,12 @@ def advance(
                 after=incident.finding,
                 # A pass that was only recorded, during the run, is no part of the probation.
                 passing_since=incident.looked,
+                whole_by=incident.look_ended,
                 recent=incident.recent[-1:],
                 held_since=None,
             )
         case State.VERIFYING:
-            moved = replace(moved, passing_since=None)
+            moved = replace(moved, passing_since=None, whole_by=None)
         case State.RESOLVED | State.GONE:
             moved = replace(
                 moved,
@@ -177,20 +178,21 @@ def record_look(
     """The incident with one more look in its books: finding, downtime, the last looks."""
     recent = (*incident.recent, finding.status)[-check.confirm.of :]
     failing_since, downtime = incident.failing_since, incident.downtime
-    passing_since, unclear_since = incident.passing_since, None
+    passing_since, whole_by, unclear_since = incident.passing_since, incident.whole_by, None
     if finding.failing:
-        passing_since = None
+        passing_since = whole_by = None
         if failing_since is None:
             failing_since = began if finding.since is None else min(began, finding.since)
             if incident.passing_since is not None:
                 failing_since = max(failing_since, incident.passing_since)
     elif finding.status is Status.OK:
-        passing_since = began if passing_since is None else passing_since
+        if passing_since is None:
+            passing_since, whole_by = began, ended
         if failing_since is not None:
             downtime += max(0.0, began - failing_since)
             failing_since = None
     else:
-        passing_since = None
+        passing_since = whole_by = None
         unclear_since = began if incident.unclear_since is None else incident.unclear_since
     return replace(
         incident,
@@ -201,6 +203,7 @@ def record_look(
         failing_since=failing_since,
         downtime=downtime,
         passing_since=passing_since,
+        whole_by=whole_by,
         unclear_since=unclear_since,
     )
 

@@ -316,10 +316,10 @@ def _is_old(incident: Incident, policy: Policy, now: Instant) -> bool:
 
 
 def _is_outdated(incident: Incident, host: Host, policy: Policy) -> bool:
-    """Whether something that this one stands on was mended since its last look."""
+    """Whether something that this one stands on may have been mended since its last look."""
     upstream = find_upstream(incident.check, policy)
     return any(
-        other.passing_since is not None and other.passing_since >= incident.looked
+        other.whole_by is not None and other.whole_by >= incident.looked
         for other in host.incidents
         if other.check in upstream or other.finding.resource in incident.finding.implicates
     )

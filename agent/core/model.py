@@ -294,6 +294,8 @@ class Incident:
     recent: tuple[Status, ...] = ()
     #: Since when it passes without a doubt in between. None while it does not.
     passing_since: Instant | None = None
+    #: When the first of those looks had ended: whole by then, and perhaps not before.
+    whole_by: Instant | None = None
     #: Since when looks cannot tell. None while they can.
     unclear_since: Instant | None = None
     #: Its run that is alive, or the last one.

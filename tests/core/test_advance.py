@@ -167,14 +167,16 @@ def test_probation_begins_with_the_look_that_passed_and_is_confirmed_anew() -> N
         OK,
         run="r2",
         looked=180.0,
+        look_ended=180.5,
         passing_since=150.0,
+        whole_by=150.5,
         held_since=120.0,
         recent=(CRITICAL, CRITICAL, OK),
     )
     after, _ = advance(before, Signal.PASSED, 200.0)
     assert after.healed_by == "r2"
     assert after.after == before.finding
-    assert after.passing_since == 180.0
+    assert (after.passing_since, after.whole_by) == (180.0, 180.5)
     assert after.recent == (OK,)
     assert after.held_since is None
 
@@ -196,9 +198,9 @@ def test_it_is_opened_once() -> None:
 
 
 def test_passes_in_the_middle_of_a_run_do_not_count_for_its_proof() -> None:
-    before = incident(State.REPAIRING, OK, passing_since=150.0, held_since=140.0)
+    before = incident(State.REPAIRING, OK, passing_since=150.0, whole_by=150.5, held_since=140.0)
     after, _ = advance(before, Signal.RUN_ENDED, 200.0)
-    assert after.passing_since is None
+    assert (after.passing_since, after.whole_by) == (None, None)
 
 
 @pytest.mark.parametrize("signal", [Signal.PLANNED, Signal.EXHAUSTED])
@@ -239,10 +241,12 @@ def test_a_subject_that_failed_before_the_look_knows_it_counts_from_the_look() -
 
 def test_a_look_that_fails_or_cannot_tell_ends_passing() -> None:
     passing = record_look(incident(State.PROBATION), seen(OK), 110.0, 110.5, ONCE)
-    assert passing.passing_since == 110.0
-    assert record_look(passing, seen(OK), 115.0, 115.5, ONCE).passing_since == 110.0
-    assert record_look(passing, seen(UNKNOWN), 115.0, 115.5, ONCE).passing_since is None
-    assert record_look(passing, seen(WARNING), 115.0, 115.5, ONCE).passing_since is None
+    assert (passing.passing_since, passing.whole_by) == (110.0, 110.5)
+    again = record_look(passing, seen(OK), 115.0, 115.5, ONCE)
+    assert (again.passing_since, again.whole_by) == (110.0, 110.5)
+    for status in (UNKNOWN, WARNING):
+        ended = record_look(passing, seen(status), 115.0, 115.5, ONCE)
+        assert (ended.passing_since, ended.whole_by) == (None, None)
 
 
 def test_doubt_lasts_from_the_first_look_that_cannot_tell_to_the_first_that_can() -> None:

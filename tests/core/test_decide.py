@@ -806,6 +806,22 @@ def test_a_dependant_that_recovers_with_its_upstream_is_not_repaired() -> None:
     assert [run.check for run in scene.runs] == ["db"]
 
 
+def test_a_look_from_before_the_upstream_was_surely_whole_starts_no_run() -> None:
+    scene = Scene(bare("db"), check("web", depends_on=("db",)))
+    scene.fails("db")
+    scene.fails("web")
+    # The upstream came up at some moment of this look; in between the dependant was asked.
+    scene.now += 3.0
+    scene.sees(Status.CRITICAL, cause="failed", began=scene.now - 1.0)
+    scene.sees(Status.OK, "db", began=scene.now - 2.0)
+    assert scene.runs == []
+    held = scene.hold("web")
+    assert held is not None
+    assert "was mended since" in held.detail
+    scene.passes("web")
+    assert scene.incident("web").state is State.PROBATION
+
+
 def test_looking_upstream_does_not_delay_a_run_for_long() -> None:
     scene = Scene(check("db"), check("web", depends_on=("db",)))
     scene.fails("web")

@@ -369,16 +369,16 @@ def test_what_must_be_looked_at_again_before_acting() -> None:
     assert stale(NOW + 29.9) == frozenset()
     assert stale(NOW + 30.0) == {"web"}
     assert stale(NOW, looked={}) == {"db", "disk"}
-    mended = incident("db", State.PROBATION, status=Status.OK, passing_since=NOW)
+    mended = incident("db", State.PROBATION, status=Status.OK, whole_by=NOW)
     assert stale(NOW, mended) == {"web"}
-    assert stale(NOW, replace(mended, passing_since=NOW - 0.1)) == frozenset()
+    assert stale(NOW, replace(mended, whole_by=NOW - 0.1)) == frozenset()
     assert stale(NOW, replace(mended, check="alone")) == frozenset()
 
 
 def test_what_evidence_blamed_and_was_mended_asks_for_a_new_look_too() -> None:
     one = incident("web", id="i5", implicates=("filesystem:/",))
     mended = incident(
-        "alone", State.PROBATION, status=Status.OK, resource="filesystem:/", passing_since=NOW
+        "alone", State.PROBATION, status=Status.OK, resource="filesystem:/", whole_by=NOW
     )
     host = Host(incidents=(one, mended))
     assert "web" in stale_checks(one, CHAIN.checks["web"], host, CHAIN, NOW)
@@ -582,7 +582,7 @@ LOOKED = {name: LastLook(began=NOW, ended=NOW, ok=False) for name in ("disk", "d
         ("a failure behind a suspicion", (incident("db", State.PENDING), incident("disk", id="i2")),
          5.0, Hold.INHIBITED, "disk fails and this depends on it (incident i2)", NOW + 900),
         ("mended since the last look", (incident("db", State.PROBATION, status=Status.OK,
-         passing_since=NOW),), 0.0, Hold.LOOKING_UPSTREAM,
+         whole_by=NOW),), 0.0, Hold.LOOKING_UPSTREAM,
          "what this depends on was mended since the last look", None),
     ],
 )  # fmt: skip
