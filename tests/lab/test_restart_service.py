@@ -10,6 +10,7 @@ from lab_runs import RUNTIME, mend
 
 from agent.lab import Lab
 
+
 class Host:
     """A lab with nginx running, and runs of the remedy in it."""
 
