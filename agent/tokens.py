@@ -68,10 +68,17 @@ class Tokens:
         return tuple(token for token, _ in reversed(self._tokens.values()))
 
     def get(self, token_id: str) -> Token:
+        """One that was not revoked. Raises NotFound, which says so of one that was."""
         found = self._tokens.get(token_id)
         if found is None:
             raise NotFound(f"cannot find token {token_id}: `hostmend token list` shows them")
-        return found[0]
+        token, _ = found
+        if token.revoked is not None:
+            raise NotFound(
+                f"cannot find token {token_id}: it was revoked by {token.revoked_by}; "
+                "`hostmend token list` shows it"
+            )
+        return token
 
     def admits(self, token_id: str) -> bool:
         found = self._tokens.get(token_id)
@@ -109,12 +116,7 @@ class Tokens:
 
     async def revoke(self, token_id: str, *, by: str) -> Token:
         async with self._writing:
-            token = self.get(token_id)
-            if token.revoked is not None:
-                raise Conflict(
-                    f"cannot revoke token {token_id}: it was revoked by {token.revoked_by}"
-                )
-            revoked = replace(token, revoked=self._now(), revoked_by=by)
+            revoked = replace(self.get(token_id), revoked=self._now(), revoked_by=by)
             await self._read(lambda state: state.update_token(revoked))
             # Last in memory: what the disk does not have must not be believed.
             self._put(revoked)
@@ -138,8 +140,9 @@ class Tokens:
 
     async def _note_use(self, token: Token) -> Token | None:
         async with self._writing:
-            current = self.get(token.id)
-            if not current.lives(self._now()):
+            current, _ = self._tokens.get(token.id, (None, ""))
+            # It may have died meanwhile, and even been forgotten.
+            if current is None or not current.lives(self._now()):
                 return None
             if not self._use_is_old(current):
                 return current

@@ -97,7 +97,7 @@ ROUTES = (
     Route("GET",  "/v1/tokens", _ADMIN, tokens.list_tokens, (422,)),
     Route("GET",  "/v1/tokens/{id}", _ADMIN, tokens.show_token, (404, 422)),
     Route("POST", "/v1/tokens", _ADMIN, tokens.create_token, (409,), 201),
-    Route("DELETE", "/v1/tokens/{id}", _ADMIN, tokens.revoke_token, (404, 409)),
+    Route("DELETE", "/v1/tokens/{id}", _ADMIN, tokens.revoke_token, (404,)),
     Route("GET",  "/v1/events", _VIEWER, events.stream_events, (422,), response=events.EventStream),
 )
 # fmt: on

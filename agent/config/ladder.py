@@ -13,7 +13,7 @@ from agent.remedies.description import Remedy
 from agent.remedies.options import check_value
 
 #: A unit, a path; or the words of a command, which are one thing only together.
-Configured = str | tuple[str, ...]
+Configured = str | float | tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class LadderBuilder:
                 if not option.configured_only:
                     continue
                 value = check_value(option, value, None)
-                if isinstance(value, str):
+                if isinstance(value, str | int | float):
                     names.add(value)
                 elif isinstance(value, list | tuple):
                     words = tuple(word for word in value if isinstance(word, str))

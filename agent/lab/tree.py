@@ -58,6 +58,15 @@ QUIET = (
 VENV = "opt/hostmend"
 _CERTIFICATES = "etc/hostmend-lab-ca.crt"
 
+#: The kernel is this machine's own: what a package's scripts set in it (sysctl.d(5)) would stay.
+_ENTER = """\
+set -e
+mount -t proc proc "$0/proc"
+mount --bind "$0/proc/sys" "$0/proc/sys"
+mount -o remount,bind,ro "$0/proc/sys"
+exec chroot "$0" "$@"
+"""
+
 
 def source_root() -> Path:
     """Where `agent/`, `api/` and `playbooks/` lie side by side: a checkout or site-packages."""
@@ -248,8 +257,7 @@ class _Builder:
         env |= {"DEBIAN_FRONTEND": "noninteractive", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         if (self._tree / _CERTIFICATES).exists():
             env["PIP_CERT"] = f"/{_CERTIFICATES}"
-        script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
-        self._execute(["sh", "-c", script, self._tree, *argv], env)
+        self._execute(["sh", "-c", _ENTER, self._tree, *argv], env)
 
     def _execute(self, argv: Command, env: Mapping[str, str]) -> None:
         """Run a command whose mounts and processes end with it, and it with this process."""

@@ -240,6 +240,7 @@ def check_value(option: Option, value: object, configured: Collection[object] | 
                 raise _Wrong(f"{str(part)[:64]!r} is none of {choices}")
     if option.configured_only and configured is not None:
         known = [list(item) if isinstance(item, tuple) else item for item in configured]
+        known.append(option.default)
         if not _among(checked, known) and not all(_among(part, known) for part in parts):
             raise _Wrong(
                 f"{str(checked)[:200]!r} is not named by the configuration; "

@@ -14,7 +14,7 @@ async def list_tokens(
 
 
 async def show_token(agent: Agent, id: str) -> schemas.Token:
-    """One token."""
+    """One token; one that was revoked is in the list alone."""
     return schemas.Token.of(await agent.token(id))
 
 

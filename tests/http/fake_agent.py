@@ -472,7 +472,10 @@ class FakeAgent:
         return _page(list(self.token_list.values()), lambda token: token.id, limit, before)
 
     async def token(self, token_id: str) -> Token:
-        return _find(self.token_list, token_id, "token")
+        token = _find(self.token_list, token_id, "token")
+        if token.revoked is not None:
+            raise NotFound(f"cannot find token {token_id}: it was revoked")
+        return token
 
     async def create_token(
         self, name: str, *, role: Role, by: str, seconds: float | None = None
@@ -496,8 +499,6 @@ class FakeAgent:
 
     async def revoke_token(self, token_id: str, *, by: str) -> Token:
         token = await self.token(token_id)
-        if token.revoked is not None:
-            raise Conflict(f"cannot revoke token {token_id}: it was revoked already")
         self.token_list[token_id] = replace(token, revoked=self.now(), revoked_by=by)
         self.orders.append((f"revoke {token_id}", by))
         return self.token_list[token_id]

@@ -11,6 +11,7 @@ import pytest
 from agent.errors import Unavailable
 from agent.lab import build, machine, missing_for_lab
 from agent.lab.mirror import find_mirror
+from agent.lab.tree import _Builder
 
 ONE_LINE = """\
 # deb http://old.example/debian bookworm main
@@ -131,6 +132,20 @@ def _key_of(cache: Path) -> str:
             build(cache, requirements=(), progress=lambda _line: None)
     (lock,) = (cache / "trees").glob("*.lock")
     return lock.stem
+
+
+@pytest.mark.lab
+def test_what_packages_set_in_the_kernel_does_not_reach_this_machine(
+    lab_tree: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with (tmp_path / "lock").open("w") as lock:
+        builder = _Builder(lab_tree, log, lock.fileno(), lambda _line: None)
+        builder._inside(["sh", "-c", "cat /proc/sys/kernel/core_pattern"])
+        # Its own value: where it could be written, nothing would change.
+        same = 'read V < /proc/sys/kernel/core_pattern; echo "$V" > /proc/sys/kernel/core_pattern'
+        with pytest.raises(Unavailable, match="Read-only file system"):
+            builder._inside(["sh", "-c", same])
 
 
 @pytest.mark.lab

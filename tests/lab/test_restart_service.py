@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from lab_runs import RUNTIME, mend
 
 from agent.lab import Lab
-
-PYTHON = "/opt/hostmend/bin/python"
-#: Carries out one run and prints what was heard and how it ended.
-RUN = """
-import asyncio, json, sys
-from pathlib import Path
-from agent.clock import Clock
-from agent.remedies.catalog import SHIPPED, Catalog
-from agent.remedies.client import JobRequest, Spare, prepare_runtime, run_job
-
-options, number, preview, warm = json.loads(sys.argv[1])
-runtime = Path("/run/hostmend-test")
-
-
-async def main():
-    prepare_runtime(runtime)
-    spare = Spare(runtime) if warm else None
-    while spare and not list(runtime.glob("scratch/*/warm")):
-        await spare.refill()
-        await asyncio.sleep(0.05)
-    remedy = Catalog.load([SHIPPED]).get("restart-service")
-    events = []
-    result = await run_job(
-        JobRequest(
-            run_id=number, remedy=remedy.name, remedy_dirs=(SHIPPED,), digest=remedy.digest,
-            options=options, timeout=remedy.timeout, runtime_dir=runtime, preview=preview,
-            configured=tuple(options.values()),
-        ),
-        on_event=events.append, cancel=asyncio.Event(), clock=Clock(), spare=spare,
-    )
-    if spare:
-        await spare.close()
-    print(json.dumps([result.outcome, result.detail, events]))
-
-
-asyncio.run(main())
-"""
 
 
 class Host:
@@ -52,13 +16,9 @@ class Host:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self._count = 0
 
-    def mend(self, preview: bool = False, warm: bool = False, **options: object) -> list:
-        self._count += 1
-        given = json.dumps([options, f"run-{self._count}", preview, warm])
-        done = self.lab.run([PYTHON, "-P", "-c", RUN, given])
-        return json.loads(done.stdout.splitlines()[-1])
+    def mend(self, **given: Any) -> tuple[str, str, list[dict[str, Any]]]:
+        return mend(self.lab, "restart-service", **given)
 
     def ask(self, what: str, unit: str = "nginx.service") -> str:
         command = ["systemctl", "show", "--value", "-p", what, unit]
@@ -74,7 +34,7 @@ def host(lab: Lab) -> Iterator[Host]:
     lab.run(["systemctl", "reset-failed"])
     lab.run(["systemctl", "restart", "nginx"])
     yield Host(lab)
-    lab.run(["rm", "-rf", "/run/hostmend-test", "/etc/nginx/conf.d/broken.conf"])
+    lab.run(["rm", "-rf", RUNTIME, "/etc/nginx/conf.d/broken.conf"])
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -134,15 +94,3 @@ def test_a_preview_restarts_nothing(host: Host) -> None:
     assert host.ask("MainPID") == process
     validation = next(e for e in events if e.get("task") == "Run the validation")
     assert validation["check_mode_false"] is True
-
-
-def test_the_remedys_own_test_breaks_and_verifies(host: Host) -> None:
-    folder = host.lab.run(
-        [PYTHON, "-P", "-c", "from agent.remedies.catalog import SHIPPED; print(SHIPPED)"]
-    ).stdout.strip()
-    play = ["/opt/hostmend/bin/ansible-playbook", "-i", "localhost,"]
-    test = f"{folder}/restart-service/test"
-    host.lab.run([*play, f"{test}/break.yml"])
-    assert host.lab.run([*play, f"{test}/verify.yml"], check=False).returncode != 0
-    host.mend(unit="nginx.service", validate=["nginx", "-t"])
-    host.lab.run([*play, f"{test}/verify.yml"])

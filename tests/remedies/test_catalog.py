@@ -63,6 +63,9 @@ def test_every_shipped_remedy_is_valid():
     assert restart.handles == {"service": ("failed", "stopped", "unresponsive")}
     assert restart.fills == {"unit": "subject"}
     assert all(option.configured_only for option in restart.options.values())
+    for remedy in catalog.remedies.values():
+        tests = {path.name for path in remedy.path.glob("test/*")}
+        assert {"break.yml", "options.yml", "verify.yml"} <= tests, remedy.name
 
 
 def test_the_digest_covers_every_name_and_byte(tmp_path):

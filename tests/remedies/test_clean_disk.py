@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -27,16 +29,12 @@ free_space = load("clean-disk/library/free_space.py")
 make_ballast = load("make-ballast/library/make_ballast.py")
 
 
-class Ample:
+class Ample(free_space.Filesystem):
     """A filesystem whose target is reached after so many removals."""
 
     def __init__(self, point: Path, after: int = 1000) -> None:
-        self.point = str(point)
-        self.device = point.stat().st_dev
-        self.inodes = False
-        self.target = 80.0
+        super().__init__(str(point), "full", 80.0)
         self.left = after
-        self.imagined_bytes = self.imagined_inodes = 0
         self.files = len(list(point.rglob("*")))
 
     def measure(self) -> tuple[int, int, int, int]:
@@ -45,9 +43,6 @@ class Ample:
 
     def reached(self) -> bool:
         return self.measure()[3] >= self.left
-
-    def holds(self, path: str) -> bool:
-        return os.path.lexists(path)
 
     def settle(self) -> None:
         pass
@@ -63,10 +58,15 @@ def plant(directory: Path, *names: str, days: float = 30) -> None:
 
 
 def clean(
-    directory: Path, *, after: int = 1000, days: float = 7, preview: bool = False
+    directory: Path,
+    *,
+    point: Path | None = None,
+    after: int = 1000,
+    days: float = 7,
+    preview: bool = False,
 ) -> set[str]:
     """Removes rotated logs; the names that are gone, or would be."""
-    step = free_space.Step(Ample(directory, after), "logs", preview)
+    step = free_space.Step(Ample(point or directory, after), "logs", preview)
     step.remove(str(directory), free_space.is_rotated, days * DAY)
     return {Path(path).name for path in step.removed}
 
@@ -123,7 +123,66 @@ def test_links_directories_pipes_and_second_names_stay(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "precious"
     (tmp_path / "way").symlink_to(logs)
     plant(logs, "app.log.7.gz")
-    assert clean(tmp_path / "way") == set()
+    assert clean(tmp_path / "way", point=tmp_path) == set()
+
+
+def test_what_only_a_link_leads_to_stays_and_is_named(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    plant(real / "log", "app.log", "app.log.2.gz")
+    (tmp_path / "srv").symlink_to(real)
+    through = tmp_path / "srv/log"
+    assert clean(through, point=tmp_path) == set()
+    assert (real / "log/app.log.2.gz").exists()
+    disk = Ample(tmp_path)
+    assert [disk.holds(str(path)) for path in (real, through, tmp_path / "srv")] == [
+        True, False, False,
+    ]  # fmt: skip
+    assert free_space.find_linked(disk, [str(through), str(real)]) == [str(through)]
+
+
+#: Mounts within a namespace of its own, and prints what would be removed.
+BEHIND_MOUNTS = """\
+import sys
+from pathlib import Path
+from runpy import run_path
+
+module, mount, place = sys.argv[1:]
+free_space = run_path(module)
+filesystem = free_space["Filesystem"](mount, "full", 0.0)
+step = free_space["Step"](filesystem, "logs", False)
+step.remove(place, free_space["is_rotated"], 0)
+print([filesystem.holds(place), step.removed])
+"""
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("mount", "left"),
+    [
+        ("mount --bind {home}/data {home}/log", True),
+        ("mount -t tmpfs none {home}/log; touch -d @0 {home}/log/a {home}/log/a.2.gz", True),
+        ("mount --bind {home}/data/a.2.gz {home}/log/a.2.gz", True),
+        ("true", False),
+    ],
+    ids=["a directory bound over it", "another filesystem", "a file bound over it", "nothing"],
+)
+def test_what_is_mounted_over_it_stays(tmp_path: Path, mount: str, left: bool) -> None:
+    home = tmp_path.resolve()
+    plant(home / "data", "a", "a.2.gz")
+    plant(home / "log", "a", "a.2.gz")
+    module = PLAYBOOKS / "clean-disk/library/free_space.py"
+    root = subprocess.run(
+        ["findmnt", "-no", "TARGET", "-T", home], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    script = f'{mount.format(home=home)}; exec "$@"'
+    words = [sys.executable, "-c", BEHIND_MOUNTS, str(module), root, f"{home}/log"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", *words],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.count("a.2.gz") == (0 if left else 1)
+    assert (home / "data/a.2.gz").exists()
+    assert (home / "log/a.2.gz").exists() == left
 
 
 def test_young_ones_stay(tmp_path: Path) -> None:

@@ -138,6 +138,10 @@ def test_a_configured_option_takes_only_what_the_configuration_names():
         check(argv, ["web.service", "web.service"], configured=(*named, "-t"))
     units = Option(type="list", elements="unit", configured_only=True)
     assert check(units, "web.service", configured=named) == ["web.service"]
+    kept = Option(type="duration", configured_only=True, default=604_800)
+    assert [check(kept, value, configured=(86_400,)) for value in ("1d", "7d")] == [86_400, 604_800]
+    with pytest.raises(RemedyError, match="not named"):
+        check(kept, "0s", configured=(86_400,))
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 """One step of freeing room on one filesystem, until a target is reached.
 
 DOCUMENTATION: see the playbook beside it. Each step first measures: with the target reached it does
-nothing. It touches only what lies on the filesystem itself (st_dev), removes names in a directory
-that it holds open, follows no link, and works with no byte and no inode left. Standard library and
-ansible.module_utils only: it runs by whatever Python the remedy has.
+nothing. It touches only what belongs to the one mount that was named, as the kernel counts mounts:
+nothing behind a symbolic link, on another filesystem, or mounted over it, even from the same device
+(a bind mount may be a database's or a container's). It removes names in a directory that it holds
+open, and works with no byte and no inode left. Standard library and ansible.module_utils only: it
+runs by whatever Python the remedy has.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -46,7 +49,7 @@ class Filesystem:
         self.point = point
         self.inodes = measure == "inodes"
         self.target = target_percent
-        self.device = os.lstat(point).st_dev
+        self.mount = read_mount(point)
         #: In a preview: what would be free by now.
         self.imagined_bytes = 0
         self.imagined_inodes = 0
@@ -69,10 +72,19 @@ class Filesystem:
         return self.used_percent() <= self.target
 
     def holds(self, path):
-        """Whether a directory or file (no link) lies on it."""
+        """Whether a directory or file lies on it, and no link leads there."""
         with contextlib.suppress(OSError):
-            told = os.lstat(path)
-            return told.st_dev == self.device and not stat.S_ISLNK(told.st_mode)
+            return read_mount(path) == self.mount
+        return False
+
+    def holds_name(self, name, fd):
+        """The same of a name in an open directory."""
+        with contextlib.suppress(OSError):
+            found = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=fd)
+            try:
+                return read_mount_of(found) == self.mount
+            finally:
+                os.close(found)
         return False
 
     def settle(self):
@@ -83,6 +95,39 @@ class Filesystem:
                 ctypes.CDLL(None, use_errno=True).syncfs(fd)
             finally:
                 os.close(fd)
+
+
+def open_place(path):
+    """A descriptor of what lies there; a link anywhere on the way is an error. Raises OSError."""
+    fd = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    for name in filter(None, os.path.normpath(path).split("/")):
+        try:
+            below = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = below
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.ELOOP, f"{name} is a symbolic link", path)
+    return fd
+
+
+def read_mount(path):
+    """The number of the mount that a place belongs to. Raises OSError."""
+    fd = open_place(path)
+    try:
+        return read_mount_of(fd)
+    finally:
+        os.close(fd)
+
+
+def read_mount_of(fd):
+    """As proc_pid_fdinfo(5) has it: two mounts of one filesystem differ, which st_dev does not."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("mnt_id:"):
+                return int(line[7:])
+    raise OSError(errno.ENOSYS, "the kernel does not tell mounts")
 
 
 class Step:
@@ -126,16 +171,17 @@ class Step:
 
     def remove(self, directory, choose, older_than):
         """Removes chosen files of one directory, the oldest first, until the target is reached."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        try:
-            fd = os.open(directory, flags)
-        except OSError:
-            return
-        try:
-            if os.fstat(fd).st_dev == self.filesystem.device:
+        with contextlib.suppress(OSError):
+            place = open_place(directory)
+            try:
+                # A descriptor made by O_PATH cannot be listed.
+                fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
+            finally:
+                os.close(place)
+            try:
                 self._remove_in(fd, directory, choose, older_than)
-        finally:
-            os.close(fd)
+            finally:
+                os.close(fd)
 
     def _remove_in(self, fd, directory, choose, older_than):
         names = os.listdir(fd)
@@ -143,23 +189,30 @@ class Step:
         for name in names:
             with contextlib.suppress(OSError):
                 told = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if self._may_go(told, older_than) and choose(name, fd):
+                if (
+                    self._may_go(told, older_than)
+                    and choose(name, fd)
+                    and self.filesystem.holds_name(name, fd)
+                ):
                     oldest_first.append((told.st_mtime, name))
         for _mtime, name in sorted(oldest_first):
             if self.filesystem.reached():
                 return
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 # Once more: it may have been written to since.
                 told = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if not self._may_go(told, older_than):
-                    continue
-                self._unlink(fd, directory, name, told)
+                if self._may_go(told, older_than):
+                    self._unlink(fd, directory, name, told)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                # Protected by an attribute, or by a security module: the others may still go.
+                self.notes.append(f"{directory}/{name} cannot be removed: {error.strerror}")
 
     def _may_go(self, told, older_than):
         return (
             stat.S_ISREG(told.st_mode)
             and told.st_nlink == 1
-            and told.st_dev == self.filesystem.device
             and told.st_mtime < time.time() - older_than
         )
 
@@ -206,6 +259,15 @@ def is_forbidden(directory):
     )
 
 
+def find_linked(filesystem, directories):
+    """Those that lie on it, and that only a link leads to."""
+    return [
+        path
+        for path in directories
+        if not filesystem.holds(path) and filesystem.holds(os.path.realpath(path))
+    ]
+
+
 def vacuum(step, directory, keep_mb):
     """Archived journals of this host only: those of others lie beside them."""
     try:
@@ -232,7 +294,7 @@ def spend(step, path):
         marked = stat.S_ISREG(told.st_mode) and os.pread(fd, len(BALLAST), 0) == BALLAST
     finally:
         os.close(fd)
-    if not marked or told.st_dev != step.filesystem.device:
+    if not marked or not step.filesystem.holds(path):
         step.skipped = f"{path} is no ballast of hostmend on {step.filesystem.point}"
         return
     directory, name = os.path.split(path)
@@ -255,8 +317,6 @@ def find_largest(filesystem, seconds=10, most_entries=200_000):
                     continue
                 with contextlib.suppress(OSError):
                     told = entry.stat(follow_symlinks=False)
-                    if told.st_dev != filesystem.device:
-                        continue
                     for name in counted:
                         amount = 1 if filesystem.inodes else told.st_blocks * 512
                         sizes[name] = sizes.get(name, 0) + amount
@@ -278,10 +338,7 @@ def pick_largest(sizes, most=4):
 
 def read_mount_points():
     points = set()
-    with (
-        contextlib.suppress(OSError),
-        open("/proc/self/mountinfo", errors="surrogateescape") as file,
-    ):
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
         for line in file:
             point = line.split(" ")[4]
             points.add(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point))
@@ -339,7 +396,7 @@ def main():
             "measure": {"choices": ["full", "inodes"], "default": "full"},
             "target_percent": {"type": "float", "required": True},
             "step": {
-                "choices": ["command", "journal", "cores", "logs", "ballast", "report"],
+                "choices": ["command", "tmpfiles", "journal", "cores", "logs", "ballast", "report"],
                 "required": True,
             },
             "category": {"default": ""},
@@ -355,7 +412,7 @@ def main():
     )
     given = module.params
     point = given["filesystem"]
-    if not os.path.ismount(point):
+    if point not in read_mount_points():
         module.fail_json(msg=f"cannot free room on {point}: nothing is mounted there")
     filesystem = Filesystem(point, given["measure"], given["target_percent"])
     if given["step"] == "report":
@@ -366,12 +423,16 @@ def main():
         module.exit_json(changed=False, **report(filesystem, given["steps"], module.check_mode))
     step = Step(filesystem, given["category"], module.check_mode)
     here = [path for path in given["directories"] if filesystem.holds(path)]
+    linked = find_linked(filesystem, given["directories"])
     if filesystem.reached():
+        linked = []
         step.skipped = "the target is reached"
     elif not here:
         step.skipped = f"nothing of it lies on {point}"
     elif given["step"] == "command":
         step.run(given["argv"])
+    elif given["step"] == "tmpfiles":
+        step.run(["systemd-tmpfiles", "--clean", *(f"--prefix={path}" for path in here)])
     elif given["step"] == "journal":
         vacuum(step, here[0], given["keep_mb"])
     elif given["step"] == "ballast":
@@ -384,6 +445,8 @@ def main():
                 step.notes.append(f"{directory} is no place to remove logs from")
             elif not filesystem.reached():
                 step.remove(directory, is_rotated, given["older_than"])
+    if linked:
+        step.notes.append(f"left alone, for a link leads there: {', '.join(linked)}")
     step.finish()
     module.exit_json(
         changed=bool(step.freed or step.removed),
