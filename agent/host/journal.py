@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from agent.errors import Unavailable
 from agent.host.stops import TOLD, Told
@@ -15,6 +17,15 @@ from agent.host.stops import TOLD, Told
 _TIME_LIMIT = 3.0
 #: Most bytes taken from journalctl; lines can be of any length.
 _MOST_BYTES = 256 * 1024
+_LOG_FIELDS = (
+    "MESSAGE",
+    "SYSLOG_IDENTIFIER",
+    "_COMM",
+    "_PID",
+    "_SYSTEMD_UNIT",
+    "_SYSTEMD_INVOCATION_ID",
+    "INVOCATION_ID",
+)
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -85,14 +96,64 @@ async def read_log(
     with contextlib.suppress(Unavailable):
         await _read(["--sync"])
     matches = [f"_SYSTEMD_INVOCATION_ID={invocation_id}", "+", f"INVOCATION_ID={invocation_id}"]
-    options = ["--no-hostname", "--output=short-iso", f"--lines={lines}"]
+    matches += ["+", f"_SYSTEMD_UNIT={unit}", "+", f"UNIT={unit}", "_PID=1"]
+    options = ["--reverse", f"--lines={lines}", "--output=json"]
+    options.append(f"--output-fields={','.join(_LOG_FIELDS)}")
     if since is not None:
         options.append(f"--since=@{since:.6f}")
-    text = await _read([*options, *matches])
+    text = _write_log(_pick_start(await _read([*options, *matches]), unit, invocation_id))
     if len(text.encode()) <= most_bytes:
         return text
     kept = text.encode()[-most_bytes:].decode(errors="ignore")
     return "(earlier lines left out)\n" + kept.partition("\n")[2]
+
+
+def _pick_start(text: str, unit: str, invocation_id: str) -> list[dict[str, Any]]:
+    """The entries of one start of a unit, oldest first; of what is given newest first.
+
+    A process's last words that the journal takes after the unit is down carry the unit's name and
+    no invocation id any more (systemd removes the link that journald reads it from: see
+    unit_unlink_state_files in its src/core/unit.c). They belong to the start that they stand in.
+    """
+    kept: list[dict[str, Any]] = []
+    reached = False
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+            by_systemd = str(entry["_PID"]) == "1"
+        except (ValueError, KeyError, TypeError):
+            continue
+        start = entry.get("INVOCATION_ID" if by_systemd else "_SYSTEMD_INVOCATION_ID")
+        if start == invocation_id:
+            kept.append(entry)
+            reached = True
+        elif start is not None:
+            if reached:
+                break
+            # A later start: what came after this line belongs to it.
+            kept.clear()
+        elif not by_systemd and entry.get("_SYSTEMD_UNIT") == unit:
+            kept.append(entry)
+    return kept[::-1]
+
+
+def _write_log(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Entries as journalctl's short-iso has them, without the host's name."""
+    lines = []
+    for entry in entries:
+        at = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1e6, UTC).astimezone()
+        who = entry.get("SYSLOG_IDENTIFIER") or entry.get("_COMM") or "unknown"
+        said = _read_message(entry.get("MESSAGE")).replace("\n", "\n    ")
+        lines.append(f"{at:%Y-%m-%dT%H:%M:%S%z} {who}[{entry['_PID']}]: {said}\n")
+    return "".join(lines)
+
+
+def _read_message(message: object) -> str:
+    """Text; bytes that are not text; nothing for what is longer than 4096 bytes (journalctl(1))."""
+    if isinstance(message, list):
+        with contextlib.suppress(ValueError, TypeError):
+            return bytes(message).decode(errors="replace")
+    return message if isinstance(message, str) else "(a line too long to show)"
 
 
 async def _find_invocation(unit: str) -> str:

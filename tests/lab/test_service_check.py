@@ -128,8 +128,9 @@ ExecStart=/bin/sh -c 'trap "exit 143" TERM; while :; do sleep 0.1; done'
     "ends.service": """[Service]
 ExecStart=/bin/sh -c 'while [ -e /run/go-on ]; do sleep 0.05; done'
 """,
-    # journald finds out whose a line is while its process lives: one that is gone at once has
-    # lines that belong to no start (systemd issue 2913).
+    "hasty.service": """[Service]
+ExecStart=/bin/sh -c 'echo start number $$(cat /run/number); exit 3'
+""",
     "talks.service": """[Service]
 ExecStart=/bin/sh -c 'echo start number $$(cat /run/number); sleep 1; exit 3'
 """,
@@ -561,6 +562,42 @@ def test_evidence_holds_the_log_of_this_start_alone(host: Lab) -> None:
     assert "start number 2" in log
     assert "status=3/NOTIMPLEMENTED" in log
     assert "start number 1" not in log
+
+
+def test_words_that_the_journal_takes_after_the_death_are_those_of_that_start(host: Lab) -> None:
+    """journald reads which start a line belongs to as it takes it (systemd issue 2913)."""
+    logs = run(
+        host,
+        """
+        async def main(machine):
+            watcher = Watcher(machine, "hasty.service")
+            await watcher.watch()
+            journald = (await machine.systemd.unit("systemd-journald.service")).main_pid
+            logs = []
+            for number in (1, 2):
+                open("/run/number", "w").write(str(number))
+                os.kill(journald, signal.SIGSTOP)
+                try:
+                    await systemctl("start", "hasty", check=False)
+                    async with asyncio.timeout(LIMIT):
+                        while (await machine.systemd.unit(watcher.unit)).active_state != "failed":
+                            await asyncio.sleep(0.05)
+                finally:
+                    os.kill(journald, signal.SIGCONT)
+                finding = await watcher.look()
+                items = await gather(watcher.options, finding, machine)
+                logs.append(items[-1].text)
+            return logs
+        """,
+    )
+    for number, log in enumerate(logs, 1):
+        said = [line.partition(": ")[2] for line in log.splitlines()]
+        assert said[0] == "Started hasty.service."
+        assert sorted(said[1:]) == [
+            "hasty.service: Failed with result 'exit-code'.",
+            "hasty.service: Main process exited, code=exited, status=3/NOTIMPLEMENTED",
+            f"start number {number}",
+        ]
 
 
 def test_every_unit_of_the_host_has_the_object_path_that_is_worked_out_for_it(host: Lab) -> None:
