@@ -1,6 +1,6 @@
 """`type: http`: a page, or another answer over HTTP, is what it should be.
 
-What it should be is said by conditions that are true when it fails (`agent.checks.conditions`).
+What it should be is said by conditions that are true when it fails (`agent.host.conditions`).
 Before another host is blamed, this host's own way to it is looked at.
 """
 
@@ -18,11 +18,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from agent.checks.check import CheckOptions, CheckType
-from agent.checks.conditions import Condition, Kind, Verdict, parse_condition
 from agent.core.model import Evidence, Finding, Status
 from agent.core.units import format_duration
 from agent.errors import Unavailable
 from agent.host.certificate import Certificate
+from agent.host.conditions import Condition, Kind, Verdict, parse_condition
 from agent.host.http import BODY_LIMIT, Failure, Request, Response, Trouble
 from agent.host.machine import Machine
 from agent.host.routes import find_no_way, is_answering, is_own_address
