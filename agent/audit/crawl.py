@@ -178,12 +178,12 @@ class Crawl:
         else:
             raise _Ended(Ending.DOWN, f"it redirects more than {self.plan.redirects} times")
         await self._fetcher.find_whether_inner()
-        entry = self.ledger.add(place.url, 0)
+        entry = self.ledger.add(place, 0)
         entry.roles.add(Role.START)
         return entry
 
     def _follow_begin(self, place: Place, location: str) -> Place:
-        target = resolve_address(place.url, location.partition("#")[0])
+        target = resolve_address(place, location.partition("#")[0])
         if not isinstance(target, Place):
             raise _Ended(Ending.DOWN, "it redirects to what is no address of the web")
         if not self.scope.belongs(target) or (place.scheme, target.scheme) == ("https", "http"):
@@ -209,7 +209,7 @@ class Crawl:
         return result
 
     def _say_why_spared(self, start: Entry) -> str:
-        lane = self._lanes.find(read_place(start.url))
+        lane = self._lanes.find(start.place)
         if lane.robots.closed:
             return "its robots.txt cannot be read, which asks crawlers to stay away"
         return "its robots.txt asks crawlers to stay away"
@@ -221,7 +221,7 @@ class Crawl:
         await self._lanes.prepare(lane)
         if lane.robots.sitemaps:
             place = read_place(f"{site.root}/robots.txt")
-            page = self.ledger.find(place.url) or self.ledger.add(place.url, 0)
+            page = self.ledger.find(place.url) or self.ledger.add(place, 0)
             page.fate = Fate.FINE
             links = tuple(Link(url, Role.SITEMAP, 0) for url in lane.robots.sitemaps)
             self._notes.note_content(page, place, Content(links=links))
@@ -233,7 +233,7 @@ class Crawl:
         answer = await self._fetch_whole(place, lambda kind: kind not in _PAGES, LONGEST_SITEMAP)
         # Nobody says that there is one: one that is not there is no defect.
         if isinstance(answer, Answer) and answer.status == 200 and answer.kind not in _PAGES:
-            entry = self.ledger.find(place.url) or self.ledger.add(place.url, 0)
+            entry = self.ledger.find(place.url) or self.ledger.add(place, 0)
             if entry.fate is Fate.WAITING and not entry.roles:
                 entry.roles.add(Role.SITEMAP)
                 self._left += 1
@@ -279,7 +279,7 @@ class Crawl:
             self._queue(entry)
 
     def _queue(self, entry: Entry) -> None:
-        lane = self._lanes.find(read_place(entry.url))
+        lane = self._lanes.find(entry.place)
         lane.queue.append(entry)
         if lane.working < lane.at_once:
             lane.working += 1
@@ -300,7 +300,7 @@ class Crawl:
                 entry = lane.queue.popleft()
                 if lane.robots.allows(entry.url):
                     await lane.pace.wait()
-                    place = read_place(entry.url)
+                    place = entry.place
                     result = await self.ask(lane, entry, place)
                     await self._take(lane, entry, place, result)
                 else:
@@ -413,7 +413,7 @@ class Crawl:
         if location is None:
             entry.why = f"{answer.said} without saying where to"
         else:
-            target = resolve_address(place.url, location.partition("#")[0])
+            target = resolve_address(place, location.partition("#")[0])
             entry.why = f"{answer.said} to what is no address of the web"
         if not isinstance(target, Place):
             await self._fail(lane, entry)
@@ -448,7 +448,7 @@ class Crawl:
             entry.verdicts = (("sitemap", "warning", f"it cannot be read: {error}"),)
             return Content()
         for each in listed:
-            found = resolve_address(place.url, each.url.partition("#")[0])
+            found = resolve_address(place, each.url.partition("#")[0])
             # A sitemap speaks for its own site only.
             if isinstance(found, Malformed) or (found and self.scope.belongs(found)):
                 if each.sitemap and self._sitemaps + len(links) > _MOST_SITEMAPS:
@@ -535,12 +535,14 @@ class Crawl:
                 self._release(entry)
 
     def _replay_one(self, record: Record) -> None:
-        entry = self.ledger.find(record.url) or self.ledger.add(record.url, record.depth)
+        entry = self.ledger.find(record.url) or self.ledger.add(
+            read_place(record.url), record.depth
+        )
         entry.roles.update(record.roles)
         for name, value in record.fields.items():
             setattr(entry, name, value)
         entry.verdicts, entry.fate = record.verdicts, record.fate
-        place = read_place(entry.url)
+        place = entry.place
         if record.content is not None:
             self._notes.note_content(entry, place, record.content)
             self.counts["pages"] += record.content.names is not None

@@ -60,7 +60,7 @@ async def _follow_circles(crawl: Crawl, doubts: Doubts) -> None:
     """A site may set a cookie and lead back to where it came from: browsers get through."""
     for entry in list(crawl.ledger.list(Fate.REDIRECT)):
         _, _, circle = crawl.ledger.follow(entry)
-        if circle and await _gets_through(crawl, read_place(entry.url)):
+        if circle and await _gets_through(crawl, entry.place):
             doubts.fine_with_cookies.add(entry.number)
 
 
@@ -80,7 +80,7 @@ async def _gets_through(crawl: Crawl, place: Place) -> bool:
         name, mark, value = (set_cookie or "").partition(";")[0].strip().partition("=")
         if mark and len(cookies) < 50:
             cookies[name] = value[:4096]
-        target = resolve_address(place.url, location.partition("#")[0])
+        target = resolve_address(place, location.partition("#")[0])
         # Cookies are for the host that set them.
         if not isinstance(target, Place) or target.root != place.root:
             return False
@@ -93,7 +93,7 @@ async def _gets_through(crawl: Crawl, place: Place) -> bool:
 
 async def _ask_again(crawl: Crawl, entry: Entry) -> Answer | None:
     """Alone, so that nothing of this audit is in its way. None: there is no good answer now."""
-    place = read_place(entry.url)
+    place = entry.place
     lane = crawl.find_lane(place)
     await lane.pace.wait()
     result = await crawl.ask(lane, entry, place)
@@ -105,7 +105,7 @@ async def _ask_slow_ones(crawl: Crawl, doubts: Doubts) -> None:
     suspects = [
         entry
         for entry in crawl.ledger.list(Fate.FINE, Fate.REDIRECT)
-        if limit and entry.seconds > limit and crawl.scope.belongs(read_place(entry.url))
+        if limit and entry.seconds > limit and crawl.scope.belongs(entry.place)
     ]
     for entry in suspects[:_MOST_SLOW]:
         for _ in range(crawl.plan.retries):
@@ -124,7 +124,7 @@ async def _ask_slow_ones(crawl: Crawl, doubts: Doubts) -> None:
 async def _ask_ruled_ones(crawl: Crawl) -> None:
     """Only what breaks a rule each time breaks it."""
     for entry in [e for e in crawl.ledger.list(Fate.FINE) if e.verdicts]:
-        place = read_place(entry.url)
+        place = entry.place
         mine = {cause for cause, _, _ in entry.verdicts}
         ruled = {c for rule in crawl.find_rules(place) for c in (*rule.critical, *rule.warning)}
         for _ in range(crawl.plan.retries):
@@ -160,7 +160,7 @@ async def _probe_directories(crawl: Crawl, doubts: Doubts) -> None:
     directories: dict[str, list[Entry]] = {}
     for entry in crawl.ledger.list(Fate.FINE):
         if entry.names is not None and entry.status == 200:
-            place = read_place(entry.url)
+            place = entry.place
             directory = f"{place.root}{place.path.rpartition('/')[0]}/"
             directories.setdefault(directory, []).append(entry)
     busiest = sorted(directories, key=lambda name: len(directories[name]), reverse=True)
@@ -208,7 +208,7 @@ async def _ask_for_nothing(crawl: Crawl, directory: str, pages: Iterable[Entry])
             return None
         location = answer.header("Location")
         if answer.status in REDIRECTS and location is not None:
-            target = resolve_address(place.url, location.partition("#")[0])
+            target = resolve_address(place, location.partition("#")[0])
             if not isinstance(target, Place) or not crawl.scope.belongs(target):
                 return None
             place = target

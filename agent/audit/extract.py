@@ -90,6 +90,10 @@ _PRELOADS = {
     "video": Role.MEDIA,
     "track": Role.MEDIA,
 }
+#: Attributes of any element that hold addresses beside its main one.
+_OTHER_ADDRESSES = frozenset(
+    {"style", "poster", "background", "srcset", "imagesrcset", "data-src", "data-srcset"}
+)
 #: They name a host, not something to be had.
 _HINTS = frozenset({"preconnect", "dns-prefetch"})
 _SOURCES = {
@@ -187,9 +191,10 @@ def read_page(body: bytes, content_type: str = "", also: tuple[str, ...] = ()) -
         if tag == "base":
             base = base or (node.attributes.get("href") or "").strip()
             continue
-        for role, address in _read_element(tag, node, also):
+        attributes = node.attributes
+        for role, address in _read_element(tag, node, attributes, also):
             if len(address) <= LONGEST_ADDRESS and len(links) < MOST_LINKS:
-                bare = tag == "style" or address not in node.attributes.values()
+                bare = tag == "style" or address not in attributes.values()
                 links.append(Link(address, role, finder.find(address, bare=bare)))
     return Content(links=tuple(links), names=_read_names(tree), title=title, base=base)
 
@@ -205,16 +210,18 @@ def _read_names(tree: LexborHTMLParser) -> array[int]:
     return names
 
 
-def _read_element(tag: str, node: LexborNode, also: tuple[str, ...]) -> Iterator[tuple[Role, str]]:
-    if tag == "style":
-        yield from _read_css(node.text())
-        return
-    attributes = node.attributes
+def _read_element(
+    tag: str, node: LexborNode, attributes: dict[str, str | None], also: tuple[str, ...]
+) -> Iterator[tuple[Role, str]]:
+    if tag in ("a", "area"):
+        # An empty one is the page itself.
+        if (target := attributes.get("href")) is not None:
+            yield Role.LINK, target
+        if not _OTHER_ADDRESSES.intersection(attributes):
+            return
     match tag:
-        case "a" | "area":
-            # An empty one is the page itself.
-            if (target := attributes.get("href")) is not None:
-                yield Role.LINK, target
+        case "style":
+            yield from _read_css(node.text())
         case "link":
             if (target := attributes.get("href")) and (role := _judge_relation(attributes)):
                 yield role, target

@@ -99,13 +99,7 @@ class Fetcher:
         self._context: ssl.SSLContext | None = None
 
     async def __aenter__(self) -> Fetcher:
-        """Raises Unavailable for authorities that cannot be read."""
-        self._context = make_context(
-            Path(self._plan.ca_file) if self._plan.ca_file else None, verify=self._plan.verify
-        )
-        connector = aiohttp.TCPConnector(
-            limit=0, resolver=self._resolver, ssl=self._context, ttl_dns_cache=300
-        )
+        connector = aiohttp.TCPConnector(limit=0, resolver=self._resolver, ttl_dns_cache=300)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -176,6 +170,7 @@ class Fetcher:
                 headers=headers,
                 allow_redirects=False,
                 server_hostname=name,
+                ssl=self._find_context() if place.scheme == "https" else True,
             ) as response:
                 most = self._plan.body if limit is None else limit
                 body, size, cut = await _read_body(response, method, wants, most)
@@ -190,6 +185,13 @@ class Fetcher:
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, zlib.error) as error:
             return self._explain(error, place)
+
+    def _find_context(self) -> ssl.SSLContext:
+        """Loaded when it is needed first: the system's authorities take 50 ms."""
+        if self._context is None:
+            file = Path(self._plan.ca_file) if self._plan.ca_file else None
+            self._context = make_context(file, verify=self._plan.verify)
+        return self._context
 
     def _redirect_to_pin(self, place: Place) -> str:
         assert self._pin is not None  # noqa: S101 - asked before

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from agent.audit.address import find_hint, read_place, show_address
+from agent.audit.address import find_hint, show_address
 from agent.audit.doubts import Doubts
 from agent.audit.ledger import NAMED, Entry, Fate, Ledger, Mentions
 from agent.audit.plan import Known, Plan, compile_glob
@@ -106,10 +106,10 @@ def _judge_answers(sight: Sight) -> Iterator[Defect]:
             continue
         others = through.get(entry.number, [])
         kind = Kind.SOFT_404 if soft else _find_kind(entry)
-        hint = find_hint(read_place(entry.url).target) if kind is Kind.MISSING else ""
+        hint = find_hint(entry.place.target) if kind is Kind.MISSING else ""
         if not hint and others and not entry.mentions.count:
             hint = f"it is reached through {show_address(others[0].url)}, which redirects there"
-        outside = not sight.scope.belongs(read_place(entry.url))
+        outside = not sight.scope.belongs(entry.place)
         yield _make(
             sight,
             kind,

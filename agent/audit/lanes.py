@@ -103,7 +103,7 @@ class Lanes:
             location = result.header("Location") if isinstance(result, Answer) else None
             if not isinstance(result, Answer) or result.status not in REDIRECTS or not location:
                 break
-            target = resolve_address(place.url, location)
+            target = resolve_address(place, location)
             if not isinstance(target, Place) or not self._scope.belongs(target):
                 break
             result = await self._ask_for_robots(target, lane)
@@ -113,7 +113,7 @@ class Lanes:
                 lane.pace.limit(rate)
         elif lane.own and (isinstance(result, Failure) or result.status >= 500):
             lane.robots = Robots("", closed=True)
-            entry = self._ledger.find(place.url) or self._ledger.add(place.url, 0)
+            entry = self._ledger.find(place.url) or self._ledger.add(place, 0)
             entry.fate = Fate.BROKEN
             entry.roles.add(Role.RELATION)
             if isinstance(result, Failure):

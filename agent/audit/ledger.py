@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.audit.address import Place
 from agent.audit.extract import Role, hash_name
 
 #: Referrers that are kept by name; all are counted.
@@ -77,6 +78,7 @@ class Entry:
         "mentions",
         "names",
         "number",
+        "place",
         "roles",
         "seconds",
         "size",
@@ -84,14 +86,13 @@ class Entry:
         "title",
         "tries",
         "trouble",
-        "url",
         "verdicts",
         "why",
     )
 
-    def __init__(self, number: int, url: str, depth: int) -> None:
+    def __init__(self, number: int, place: Place, depth: int) -> None:
         self.number = number
-        self.url = url
+        self.place = place
         #: Clicks from where the audit began.
         self.depth = depth
         self.fate = Fate.WAITING
@@ -123,6 +124,10 @@ class Entry:
         self.verdicts: tuple[tuple[str, str, str], ...] = ()
 
     @property
+    def url(self) -> str:
+        return self.place.url
+
+    @property
     def loaded(self) -> bool:
         """Whether pages load it, rather than lead to it."""
         return any(role.loads for role in self.roles)
@@ -143,10 +148,10 @@ class Ledger:
         number = self._numbers.get(url)
         return None if number is None else self.entries[number]
 
-    def add(self, url: str, depth: int) -> Entry:
+    def add(self, place: Place, depth: int) -> Entry:
         """A new entry for an address that has none."""
-        entry = Entry(len(self.entries), url, depth)
-        self._numbers[url] = entry.number
+        entry = Entry(len(self.entries), place, depth)
+        self._numbers[place.url] = entry.number
         self.entries.append(entry)
         return entry
 

@@ -32,12 +32,11 @@ class Notes:
     def note_content(self, page: Entry, place: Place, content: Content) -> None:
         """Everything that a page refers to gets an entry, and a mention there."""
         page.names, page.title = content.names, content.title
-        base = place.url
+        base = place
         if content.base:
-            found = resolve_address(base, content.base.partition("#")[0])
+            found = resolve_address(place, content.base.partition("#")[0])
             if isinstance(found, Place):
-                base = found.url
-        itself = resolve_address(base, "")
+                base = found
         known = self._remember_base(base)
         seen: set[object] = set()
         for link in content.links:
@@ -46,7 +45,7 @@ class Notes:
             target: _Resolved
             if not path:
                 # Only links lead to the page itself; whatever is loaded from nowhere is nothing.
-                target = itself if link.role is Role.LINK else None
+                target = base if link.role is Role.LINK else None
             elif path.startswith("?"):
                 target = resolve_address(base, path)
             elif path in known:
@@ -62,9 +61,9 @@ class Notes:
                     link.address, target.why, target.hint, page.number, link.line, link.role
                 )
 
-    def _remember_base(self, base: str) -> dict[str, _Resolved]:
+    def _remember_base(self, base: Place) -> dict[str, _Resolved]:
         """Pages of one directory share what their addresses mean."""
-        directory = base.partition("?")[0].rpartition("/")[0]
+        directory = base.root + base.path.rpartition("/")[0]
         if len(self._resolved) > _MOST_BASES:
             self._resolved.clear()
         known = self._resolved.setdefault(directory, {})
@@ -91,7 +90,7 @@ class Notes:
             depth = page.depth + (0 if role.loads or role is Role.SITEMAP else 1)
             if not self._scope.admit(place, role, depth, len(self._ledger.entries)):
                 return
-            target = self._ledger.add(place.url, depth)
+            target = self._ledger.add(place, depth)
             target.roles.add(role)
             self._release(target)
         else:
@@ -113,7 +112,7 @@ class Notes:
             if not self._scope.admit(place, Role.REDIRECT, entry.depth, known):
                 entry.location = place.url
                 return
-            target = self._ledger.add(place.url, entry.depth)
+            target = self._ledger.add(place, entry.depth)
             target.roles |= (entry.roles - {Role.START}) or {Role.REDIRECT}
             self._release(target)
         entry.location = target.number
