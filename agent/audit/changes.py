@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.audit.result import Defect, Kind
+from agent.audit.result import Audit, Defect, Kind
 from agent.core.model import Instant
 
 _FORMAT = 1
@@ -143,6 +143,22 @@ def _assign_subjects(new: list[Defect], used: set[str], site: str) -> Iterable[t
     # The last one takes whatever comes once all are in use.
     free = next((group for group in groups if group not in used), groups[-1])
     return [(defect, free) for defect in new]
+
+
+def remember(audit: Audit) -> Book:
+    """The book as a whole result has it."""
+    subject = dict.fromkeys(range(len(audit.defects)), audit.site)
+    for name, numbers in audit.groups.items():
+        subject |= dict.fromkeys(numbers, name)
+    return Book(
+        defects={
+            defect.key: Kept(since=defect.since or audit.began, subject=subject[number])
+            for number, defect in enumerate(audit.defects)
+            if not defect.known
+        },
+        fine=frozenset(seen.url for seen in audit.urls if seen.fate in ("fine", "redirect")),
+        at=audit.began,
+    )
 
 
 # The file

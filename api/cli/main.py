@@ -15,6 +15,7 @@ from agent import __version__
 from agent.errors import HostmendError
 from api.cli import (
     actions,
+    audit,
     checks,
     demo,
     incidents,
@@ -32,6 +33,7 @@ from api.cli.parts import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "run": run.run,
     "check": checks.check,
+    "audit": audit.audit,
     "checks": checks.list_checks,
     "status": status.show_status,
     "pause": status.pause,
@@ -78,7 +80,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
 }
 
 #: Commands about this host itself, which no server can carry out.
-LOCAL = frozenset({"run", "check", "config", "demo"})
+LOCAL = frozenset({"run", "check", "audit", "config", "demo"})
 #: What follows the command that they run is that one's own.
 _WRAPPERS = frozenset({("maintenance", "run")})
 
