@@ -1,1 +1,1 @@
-"""Crawling a site."""
+"""Crawls a site and verifies every page and resource; the crawl runs in a child of its own."""

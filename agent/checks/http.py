@@ -1,13 +1,12 @@
 """`type: http`: a page, or another answer over HTTP, is what it should be.
 
-What it should be is said by conditions that are true when it fails (`agent.checks.conditions`).
+What it should be is said by conditions that are true when it fails (`agent.host.conditions`).
 Before another host is blamed, this host's own way to it is looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import time
 from collections.abc import Mapping
@@ -18,15 +17,23 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from agent.checks.check import CheckOptions, CheckType
-from agent.checks.conditions import Condition, Kind, Verdict, parse_condition
 from agent.core.model import Evidence, Finding, Status
 from agent.core.units import format_duration
 from agent.errors import Unavailable
 from agent.host.certificate import Certificate
+from agent.host.conditions import Condition, Kind, Verdict, parse_condition
 from agent.host.http import BODY_LIMIT, Failure, Request, Response, Trouble
 from agent.host.machine import Machine
 from agent.host.routes import find_no_way, is_answering, is_own_address
-from agent.host.url import MASK, Url, is_secret_name, list_secrets, mask_secrets, parse_url
+from agent.host.url import (
+    MASK,
+    Url,
+    is_secret_name,
+    list_secrets,
+    mask_secrets,
+    parse_url,
+    read_address,
+)
 from agent.host.visit import Astray, Visit, parse_redirects, visit
 
 CAUSES = {
@@ -114,27 +121,6 @@ def _check_port_too(text: str) -> str:
     if read_address(text)[1] is None:
         raise ValueError(f"{text!r} needs a port: write for example 192.0.2.1:53")
     return text
-
-
-def read_address(text: str) -> tuple[str, int | None]:
-    """Address and port of `127.0.0.1:443`, `[::1]:443` or either without a port.
-
-    Raises ValueError with the way out.
-    """
-    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([\d.]+)(?::(\d{1,5}))?|([^\[\]]+)", text)
-    try:
-        if match is None:
-            raise ValueError
-        host = match[1] or match[3] or match[5]
-        port = match[2] or match[4]
-        ipaddress.ip_address(host)
-        if port is not None and not 1 <= int(port) <= 65535:
-            raise ValueError
-    except ValueError as error:
-        raise ValueError(
-            f"{text!r} is no address: write for example 127.0.0.1:443, [::1]:443 or 127.0.0.1"
-        ) from error
-    return host, int(port) if port else None
 
 
 def _check_redirects(text: str) -> str:

@@ -191,21 +191,33 @@ class HttpClient:
             changed = file.stat().st_mtime_ns if file else 0
             key = (request.verify, file, changed)
             if key not in self._contexts:
-                if request.verify:
-                    context = ssl.create_default_context(cafile=file)
-                else:
-                    # Without the system's authorities, which take up to 5 MB.
-                    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                    context.check_hostname = False
-                    context.verify_mode = ssl.CERT_NONE
-                context.set_alpn_protocols(["http/1.1"])
+                context = make_context(file, verify=request.verify)
                 while len(self._contexts) >= _CONTEXTS:
                     del self._contexts[next(iter(self._contexts))]
                 self._contexts[key] = context
             return self._contexts[key]
+        except OSError as error:
+            raise _no_authorities(file, error) from error
+
+
+def make_context(ca_file: Path | None, *, verify: bool) -> ssl.SSLContext:
+    """TLS for HTTP/1.1. Raises Unavailable for authorities that cannot be read."""
+    if verify:
+        try:
+            context = ssl.create_default_context(cafile=ca_file)
         except OSError as error:  # ssl.SSLError is one
-            why = error.strerror or str(error)
-            raise Unavailable(f"cannot read authorities from {file}: {why}") from error
+            raise _no_authorities(ca_file, error) from error
+    else:
+        # Without the system's authorities, which take up to 5 MB.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _no_authorities(file: Path | None, error: OSError) -> Unavailable:
+    return Unavailable(f"cannot read authorities from {file}: {error.strerror or error}")
 
 
 class _Exchange:
@@ -331,23 +343,30 @@ class _Exchange:
 
 
 def _explain(error: OSError, peer: str) -> _Ended:
-    """What an error says of the target. Raises Unavailable for one that is this host's own."""
+    return _Ended(*judge_error(error, peer))
+
+
+def judge_error(error: OSError, peer: str) -> tuple[Trouble, str]:
+    """What an error says of the target, in a word and in words.
+
+    Raises Unavailable for one that is this host's own.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _Ended(Trouble.TLS, f"its certificate is not accepted: {error.verify_message}")
+        return Trouble.TLS, f"its certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).lower().replace("_", " ")
-        return _Ended(Trouble.TLS, f"no TLS connection with {peer}: {reason}")
+        return Trouble.TLS, f"no TLS connection with {peer}: {reason}"
     words = os.strerror(error.errno).lower() if error.errno else str(error)
     if error.errno in _OWN_SHORTAGE:
         raise Unavailable(f"cannot connect to {peer}: {words} on this host") from error
     match error:
         case ConnectionRefusedError():
-            return _Ended(Trouble.REFUSED, f"{peer} refuses connections")
+            return Trouble.REFUSED, f"{peer} refuses connections"
         case ConnectionError():
-            return _Ended(Trouble.RESET, f"{peer} ended the connection")
+            return Trouble.RESET, f"{peer} ended the connection"
         case TimeoutError():
-            return _Ended(Trouble.TIMEOUT, f"the connection to {peer} timed out")
-    return _Ended(Trouble.UNREACHABLE, f"cannot reach {peer}: {words}")
+            return Trouble.TIMEOUT, f"the connection to {peer} timed out"
+    return Trouble.UNREACHABLE, f"cannot reach {peer}: {words}"
 
 
 class _Reading:

@@ -121,6 +121,27 @@ def is_address(host: str) -> bool:
     return True
 
 
+def read_address(text: str) -> tuple[str, int | None]:
+    """Address and port of `127.0.0.1:443`, `[::1]:443` or either without a port.
+
+    Raises ValueError with the way out.
+    """
+    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([\d.]+)(?::(\d{1,5}))?|([^\[\]]+)", text)
+    try:
+        if match is None:
+            raise ValueError
+        host = match[1] or match[3] or match[5]
+        port = match[2] or match[4]
+        ipaddress.ip_address(host)
+        if port is not None and not 1 <= int(port) <= 65535:
+            raise ValueError
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no address: write for example 127.0.0.1:443, [::1]:443 or 127.0.0.1"
+        ) from error
+    return host, int(port) if port else None
+
+
 def is_secret_name(name: str) -> bool:
     """Whether what goes by this name in a header or a query is taken for a secret."""
     return _SECRET_NAME.search(name) is not None

@@ -15,6 +15,7 @@ from agent import __version__
 from agent.errors import HostmendError
 from api.cli import (
     actions,
+    audit,
     checks,
     demo,
     incidents,
@@ -35,6 +36,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "arm": init.arm,
     "run": run.run,
     "check": checks.check,
+    "audit": audit.audit,
     "checks": checks.list_checks,
     "status": status.show_status,
     "pause": status.pause,
@@ -82,7 +84,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
 }
 
 #: Commands about this host itself, which no server can carry out.
-LOCAL = frozenset({"init", "arm", "run", "check", "config", "demo"})
+LOCAL = frozenset({"init", "arm", "run", "check", "audit", "config", "demo"})
 #: What follows the command that they run is that one's own.
 _WRAPPERS = frozenset({("maintenance", "run")})
 

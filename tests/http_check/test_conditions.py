@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.checks.conditions import LONGEST, Condition, parse_condition
+from agent.host.conditions import LONGEST, Condition, parse_condition
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from agent.checks.http import read_address
 from agent.core.model import Evidence, Finding
 from agent.errors import Unavailable
 from agent.host.names import LIMIT, Names
+from agent.host.url import read_address
 from agent.host.visit import Redirects, Whither, parse_redirects
 
 Serve = Callable[..., Awaitable[Any]]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError, Unavailable
-from agent.notify.url_file import LONGEST, read_url_file
+from agent.host.secret_file import LONGEST
+from agent.notify.url_file import read_url_file
 
 
 @pytest.fixture

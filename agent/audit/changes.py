@@ -1,0 +1,202 @@
+"""What changed since the audit before, and how what is new is told of without a flood.
+
+Between audits a book is kept: which defects are known since when, under which subject each is told
+of, and which addresses were fine.
+
+A subject stands for one problem until that is over. Up to `ALONE` new defects of an audit are told
+of one by one, each with its target as its subject. More are one problem, the subject
+`https://shop.example/*`: a release that broke a thousand pages is one incident. The next such audit
+gets `https://shop.example/* (2)`, so that whatever is new is told, and nothing twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.audit.result import Audit, Defect, Kind
+from agent.core.model import Instant
+
+_FORMAT = 1
+#: New defects of one audit that get a subject each.
+ALONE = 3
+#: Subjects of single targets, and of many together, that are in use at once.
+MOST_SINGLE, MOST_GROUPS = 10, 5
+#: Addresses that are remembered as fine.
+MOST_FINE = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A defect that the book knows."""
+
+    #: When an audit first saw it.
+    since: Instant
+    #: Under which it is told of.
+    subject: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """What was known at the end of an audit."""
+
+    #: By the defects' keys.
+    defects: Mapping[str, Kept] = field(default_factory=dict)
+    #: Addresses that were fine, as they are shown.
+    fine: frozenset[str] = frozenset()
+    #: When the last audit that it knows of began; None: there was none.
+    at: Instant | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What an audit means beside the one before."""
+
+    defects: tuple[Defect, ...]
+    #: Keys of those that are no more.
+    fixed: tuple[str, ...]
+    #: Subject -> numbers of its defects in `defects`.
+    groups: Mapping[str, tuple[int, ...]]
+    book: Book
+
+
+def compare(
+    book: Book,
+    defects: Iterable[Defect],
+    fine: Iterable[str],
+    *,
+    site: str,
+    now: Instant,
+    complete: bool,
+) -> Change:
+    """The defects with since when they are known, and the book for the next audit.
+
+    `complete`: everything was asked. Otherwise what was not seen stays as it was known. `site` is
+    the first address.
+    """
+    seen = [
+        _date(defect, book, now)
+        for defect in defects
+        # That it lets nobody in says something only where it did before.
+        if defect.kind is not Kind.BLOCKED or _was_fine(defect, book)
+    ]
+    kept = {d.key: book.defects[d.key] for d in seen if d.key in book.defects and not d.known}
+    gone = {key: value for key, value in book.defects.items() if key not in kept}
+    if not complete:
+        healed = frozenset(fine)
+        gone_for_good = {key for key in gone if _target_of(key) in healed}
+        kept |= {key: value for key, value in gone.items() if key not in gone_for_good}
+        gone = {key: gone[key] for key in gone_for_good}
+    new = [defect for defect in seen if defect.new and not defect.known]
+    used = {value.subject for value in kept.values()}
+    kept |= {
+        defect.key: Kept(since=now, subject=subject)
+        for defect, subject in _assign_subjects(new, used, site)
+    }
+    numbers: dict[str, list[int]] = {subject: [] for subject in _list_subjects(kept.values())}
+    for number, defect in enumerate(seen):
+        if defect.key in kept and not defect.known:
+            numbers[kept[defect.key].subject].append(number)
+    remembered = frozenset(list(fine)[:MOST_FINE])
+    if not complete:
+        broken = {defect.target for defect in seen}
+        remembered |= frozenset(sorted(book.fine - broken)[: MOST_FINE - len(remembered)])
+    known = {d.key for d in seen if d.known}
+    return Change(
+        defects=tuple(seen),
+        fixed=tuple(sorted(key for key in gone if key not in known)),
+        groups={subject: tuple(found) for subject, found in numbers.items()},
+        book=Book(defects=kept, fine=remembered, at=now),
+    )
+
+
+def _date(defect: Defect, book: Book, now: Instant) -> Defect:
+    kept = book.defects.get(defect.key)
+    if kept is not None:
+        return replace(defect, since=kept.since, new=False)
+    return replace(defect, since=now, new=True, regressed=_was_fine(defect, book))
+
+
+def _was_fine(defect: Defect, book: Book) -> bool:
+    return defect.target in book.fine
+
+
+def _target_of(key: str) -> str:
+    return key.partition(" ")[2].partition("#")[0]
+
+
+def _list_subjects(kept: Iterable[Kept]) -> list[str]:
+    return sorted({value.subject for value in kept})
+
+
+def _assign_subjects(new: list[Defect], used: set[str], site: str) -> Iterable[tuple[Defect, str]]:
+    groups = [f"{site}*", *(f"{site}* ({number})" for number in range(2, MOST_GROUPS + 1))]
+    singles = used.difference(groups)
+    targets = list(dict.fromkeys(defect.target for defect in new))
+    if len(targets) <= ALONE and len(singles.union(targets)) <= MOST_SINGLE:
+        return [(defect, defect.target) for defect in new]
+    # The last one takes whatever comes once all are in use.
+    free = next((group for group in groups if group not in used), groups[-1])
+    return [(defect, free) for defect in new]
+
+
+def remember(audit: Audit) -> Book:
+    """The book as a whole result has it."""
+    subject = dict.fromkeys(range(len(audit.defects)), audit.site)
+    for name, numbers in audit.groups.items():
+        subject |= dict.fromkeys(numbers, name)
+    return Book(
+        defects={
+            defect.key: Kept(since=defect.since or audit.began, subject=subject[number])
+            for number, defect in enumerate(audit.defects)
+            if not defect.known
+        },
+        fine=frozenset(seen.url for seen in audit.urls if seen.fate in ("fine", "redirect")),
+        at=audit.began,
+    )
+
+
+# The file
+
+
+def read_book(path: Path) -> Book:
+    """The book, or an empty one where there is none that can be read: it may be lost."""
+    try:
+        value = json.loads(path.read_bytes())
+        if value["format"] != _FORMAT:
+            return Book()
+        return Book(
+            defects={key: Kept(**kept) for key, kept in value["defects"].items()},
+            fine=frozenset(value["fine"]),
+            at=value["at"],
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return Book()
+
+
+def write_book(path: Path, book: Book) -> None:
+    """There as a whole or not at all. Raises OSError."""
+    value: dict[str, Any] = {
+        "format": _FORMAT,
+        "at": book.at,
+        "defects": {
+            key: {"since": kept.since, "subject": kept.subject}
+            for key, kept in book.defects.items()
+        },
+        "fine": sorted(book.fine),
+    }
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(value, file, separators=(",", ":"))
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

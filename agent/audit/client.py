@@ -1,0 +1,169 @@
+"""Whoever wants an audit orders it here: it runs in a child, and comes back as data.
+
+The child costs 40 MB and a core; whoever waits for it costs nothing. It ends with whoever ordered
+it, and what it started with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import sysconfig
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import agent
+from agent.audit.order import Order, write_order
+from agent.audit.result import Audit, AuditReader
+from agent.core.model import Seconds
+from agent.errors import Unavailable
+from agent.host.processes import reap_strays
+
+#: What the child takes over from its parent's environment: whom to trust.
+PASSED_ON = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "TZ"})
+#: Longest line of a row, in bytes.
+_LONGEST_ROW = 1024 * 1024
+#: Seconds beyond the plan's own time, after which the child counts as hung.
+_GRACE = 15.0
+#: Seconds that a killed child gets to be gone.
+_FAREWELL = 5.0
+#: Characters of what a broken child said last that are repeated.
+_LAST_WORDS = 500
+
+Progress = Callable[[Mapping[str, int]], None]
+
+
+async def order_audit(
+    order: Order,
+    *,
+    on_progress: Progress = lambda _counts: None,
+    grace: Seconds = _GRACE,
+) -> Audit:
+    """Has one site audited, and returns what was found.
+
+    The audit keeps to the plan's `seconds` itself, and says what it had no time for. Raises
+    Unavailable for one that could not be made, and for a child that hangs or dies. Cancelling it
+    ends the child at once.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "agent.audit.child"),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=_LONGEST_ROW,
+            env=_environment(),
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Unavailable(f"cannot start an audit: {error.strerror}") from error
+    reader = AuditReader()
+    words = asyncio.ensure_future(_read_last_words(process))
+    try:
+        async with asyncio.timeout(order.plan.seconds + grace):
+            await _hand_over(process, order)
+            await _read_rows(process, reader, on_progress)
+    except TimeoutError as error:
+        seconds = order.plan.seconds + grace
+        raise Unavailable(
+            f"cannot audit the site: the child that does it hung, and was ended after {seconds:g} s"
+        ) from error
+    finally:
+        _kill(process)
+        code = await _ending(process)
+        # What it had started comes back to the agent, which adopts orphans.
+        reap_strays()
+        if not words.done():
+            await asyncio.wait({words}, timeout=_FAREWELL)
+            words.cancel()
+    if reader.audit is None:
+        said = words.result() if words.done() and not words.cancelled() else ""
+        raise Unavailable(f"cannot audit the site: the child that does it ended ({code}){said}")
+    return reader.audit
+
+
+async def _hand_over(process: Process, order: Order) -> None:
+    assert process.stdin is not None  # noqa: S101 - asked for above
+    process.stdin.write(write_order(order))
+    # Left open: its end tells the child that nobody waits.
+    with suppress(ConnectionError):
+        await process.stdin.drain()
+
+
+async def _read_rows(process: Process, reader: AuditReader, on_progress: Progress) -> None:
+    assert process.stdout is not None  # noqa: S101 - asked for above
+    while True:
+        try:
+            line = await process.stdout.readline()
+        except ValueError:
+            # A row longer than any that the child writes.
+            continue
+        if not line:
+            return
+        row = _parse(line)
+        if "progress" in row:
+            on_progress(row["progress"])
+        elif "error" in row:
+            raise Unavailable(str(row["error"]))
+        else:
+            with suppress(ValueError, TypeError, KeyError):
+                reader.take(row)
+        if reader.audit is not None:
+            return
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+async def _read_last_words(process: Process) -> str:
+    """The end of what the child complains of, for the error that says that it died."""
+    assert process.stderr is not None  # noqa: S101 - asked for above
+    last = b""
+    while part := await process.stderr.read(4096):
+        last = (last + part)[-_LAST_WORDS * 4 :]
+    lines = last.decode("utf-8", "replace").strip().splitlines()
+    return f": {lines[-1][:_LAST_WORDS]}" if lines else ""
+
+
+def _kill(process: Process) -> None:
+    """End the child and whatever it started, at once: they are one process group.
+
+    What a dead child leaves ends by itself (`processes.die_with_parent`).
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _ending(process: Process) -> str:
+    """Wait until the child is gone, and say how it went."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        async with asyncio.timeout(_FAREWELL):
+            code = await process.wait()
+    except TimeoutError:
+        return "it does not end"
+    return f"signal {-code}" if code < 0 else f"status {code}"
+
+
+def _environment() -> dict[str, str]:
+    passed_on = {name: value for name, value in os.environ.items() if name in PASSED_ON}
+    own = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+    # A checkout is not on the path of its interpreter; an installed package is.
+    source = Path(agent.__file__).resolve().parent.parent
+    if source != Path(sysconfig.get_path("purelib")).resolve():
+        own["PYTHONPATH"] = str(source)
+    return {**passed_on, **own}
