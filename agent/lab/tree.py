@@ -43,7 +43,7 @@ BASE = (
     "systemd-sysv",
 )
 #: What every lab has beside the base.
-PACKAGES = ("curl", "e2fsprogs", "nginx-light", "python3-aiosmtpd")
+PACKAGES = ("curl", "e2fsprogs", "logrotate", "nginx-light", "python3-aiosmtpd", "rsyslog")
 #: Debian starts these by the clock or at boot: in a lab they would be a package manager at work.
 QUIET = (
     "apt-daily-upgrade.timer",

@@ -23,7 +23,8 @@ from agent.core.model import (
     Status,
 )
 from agent.core.units import format_duration
-from agent.notify.text import fit_evidence, fit_line
+from agent.host.text import fit_line
+from agent.notify.text import fit_evidence
 
 WIDTH = 100
 #: Lines of evidence in one message, before and after together.

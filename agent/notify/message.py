@@ -21,6 +21,7 @@ from agent.core.model import (
     Status,
 )
 from agent.core.units import format_duration
+from agent.host.text import fit_line
 from agent.notify.body import (
     Case,
     Said,
@@ -37,7 +38,6 @@ from agent.notify.body import (
     write_next,
     write_runs,
 )
-from agent.notify.text import fit_line
 
 TITLE_LENGTH = 160
 

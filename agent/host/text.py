@@ -1,0 +1,101 @@
+"""Text that comes from elsewhere (a log, a command's output), made fit to be kept and shown.
+
+It is untrusted: it loses its control characters and what looks like a secret. Redaction knows
+common forms, not every secret there is.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: What stands where a secret stood.
+MASK = "***"
+
+#: More of one text is never looked at.
+READ_AT_MOST = 64 * 1024
+#: Characters of a line worth keeping.
+LINE_LENGTH = 240
+
+# A terminal's own sequences (ECMA-48: CSI, then OSC and other strings, then two-byte escapes).
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]"
+    r"|\x1b[\]PX^_][^\x07\x1b\n]{0,512}(?:\x07|\x1b\\)?"
+    r"|\x1b[0-~]?"
+)
+# Control characters but tab and newline, invisible direction marks (they make text read as what it
+# is not), and halves of surrogate pairs, which no mail can carry.
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+#: What the name of a secret holds.
+_NAME_OF_ONE = (
+    r"(?:pass(?:word|wd|phrase|code)|(?<![a-z])pass(?![a-z])|pwd|secret|token|credentials?"
+    r"|(?:api|access|private|auth)[_-]?key|session[_-]?id|amz-signature)"
+)
+_VALUE = r"""(?:"(?:\\.|[^"\\\n]){0,2000}"|'(?:\\.|[^'\\\n]){0,2000}'|\S{1,2000})"""
+
+#: Pattern and what replaces it, in order. Every repetition has a bound, so that hostile text
+#: costs no more than its length.
+REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.{0,8000}?"
+            r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+            re.DOTALL,
+        ),
+        MASK,
+    ),
+    # Digest carries quoted parts, so its whole line goes; so do cookies.
+    (re.compile(r"(?i)(authorization[\"']?\s{0,8}[:=]\s{0,8}[\"']?)digest\s[^\n]*"), rf"\1{MASK}"),
+    (re.compile(r"(?i)((?:set-)?cookie[\"']?\s{0,8}:\s{0,8})[^\n]*"), rf"\1{MASK}"),
+    (
+        re.compile(r"(?i)(authorization[\"']?\s{0,8}[:=]\s{0,8}+[\"']?+)(?!\*\*\*)[^\n\"']+"),
+        rf"\1{MASK}",
+    ),
+    (re.compile(r"(?i)\b(bearer|basic)(\s{1,8})[A-Za-z0-9._~+/=-]{8,2000}"), rf"\1\2{MASK}"),
+    # user:password@ in a URL: the ordinary form, then one with a slash in the password. A port
+    # before a path is no password.
+    (re.compile(r"(\w://)[^\s/?#\"'<>]{0,512}@"), rf"\1{MASK}@"),
+    (re.compile(r"(\w://)[^\s:/@]{0,256}:(?!\d{1,5}[/?#\s])[^\s@]{0,512}@"), rf"\1{MASK}@"),
+    (
+        re.compile(
+            rf"(?i)(?<![\w.-])([\w.-]{{0,40}}?{_NAME_OF_ONE}[\w.-]{{0,40}}[\"']?\s{{0,8}}[=:]\s{{0,8}})"
+            rf"{_VALUE}"
+        ),
+        rf"\1{MASK}",
+    ),
+    (
+        re.compile(rf"(?i)(--[\w-]{{0,40}}?{_NAME_OF_ONE}[\w-]{{0,40}}\s{{1,8}})(?!-){_VALUE}"),
+        rf"\1{MASK}",
+    ),
+    # Tokens that are known by their look: JSON Web Tokens, AWS, GitHub, Slack.
+    (re.compile(r"\beyJ[\w-]{8,2000}\.[\w-]{4,4000}\.[\w-]{0,2000}"), MASK),
+    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), MASK),
+    (re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,255}\b"), MASK),
+    (re.compile(r"\bxox[a-z]-[A-Za-z0-9-]{10,255}\b"), MASK),
+)
+
+
+def clean_text(text: str) -> str:
+    """Text without terminal sequences and control characters; lines and tabs stay."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROLS.sub("", _ESCAPES.sub("", text))
+
+
+def redact_text(text: str) -> str:
+    """Text with what looks like a password, a token or a key replaced by `MASK`."""
+    for pattern, replacement in REDACTIONS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def fit_line(text: str, length: int = LINE_LENGTH) -> str:
+    """One cleaned, redacted line of at most `length` characters."""
+    line = " ".join(redact_text(clean_text(text[:READ_AT_MOST])).split())
+    return cut_line(line, length)
+
+
+def cut_line(line: str, length: int) -> str:
+    """At most so many characters; an ellipsis says that there were more."""
+    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
