@@ -65,6 +65,23 @@ Percent = Annotated[
 ]
 
 
+#: Percent of one core of the processor, `150%`: what has several threads may use more than one.
+CorePercent = Annotated[
+    float,
+    Field(
+        gt=0,
+        allow_inf_nan=False,
+        json_schema_extra={
+            "type": "string",
+            "pattern": r"^[0-9]+(\.[0-9]+)?%$",
+            "examples": ["150%"],
+        },
+    ),
+    BeforeValidator(_read_percent),
+    PlainSerializer(_write_percent, when_used="json"),
+]
+
+
 def _read_size(value: object) -> object:
     if isinstance(value, str):
         return parse_size(value)

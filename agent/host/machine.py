@@ -10,6 +10,8 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.core.model import Instant
 from agent.errors import Unavailable
+from agent.host.census import Census
+from agent.host.deaths import Deaths
 from agent.host.http import HttpClient
 from agent.host.memory import Memory
 from agent.host.shortage import Shortage
@@ -40,10 +42,23 @@ class Machine:
     shortages: dict[str, tuple[object, Shortage | None]] = field(default_factory=dict)
     #: Filesystems: how they are asked, and what is remembered of them.
     space: Space = field(default_factory=Space)
+    #: Processes, and who is told of their ends.
+    census: Census = field(default_factory=Census)
+    deaths: Deaths = field(default_factory=Deaths)
     #: What the check that looks remembers.
     memory: Memory = field(default_factory=Memory)
     #: What cannot be watched here, and why, by the name of the edge: `{"systemd": "no D-Bus ..."}`.
     missing: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.deaths.bury = self.census.bury
+
+    def forget(self) -> None:
+        """What was read of this machine before now counts no more: a run changed it.
+
+        What looks share for a moment must not prove a repair that ended within that moment.
+        """
+        self.census.forget()
 
     def remember(self, memory: Memory) -> Machine:
         """This machine as one check sees it; the edges are the same."""
@@ -51,6 +66,7 @@ class Machine:
 
     async def close(self) -> None:
         """Let go of every edge."""
+        self.deaths.close()
         if self.systemd is not None:
             await self.systemd.close()
 
