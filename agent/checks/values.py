@@ -104,6 +104,39 @@ Size = Annotated[
 ]
 
 
+def _check_amount(value: object) -> object:
+    try:
+        parse_amount(value if isinstance(value, str) else "", 100)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is neither a share nor a size: write for example 10% or 500M"
+        ) from None
+    return value
+
+
+def parse_amount(text: str, whole: int) -> float:
+    """Bytes of `500M`, or of `10%` of the whole. Raises ValueError."""
+    if not text.endswith("%"):
+        return float(parse_size(text))
+    percent = float(text[:-1])
+    if not 0 < percent <= 100:
+        raise ValueError(f"{text!r} is not between 0% and 100%")
+    return whole * percent / 100
+
+
+#: A share of the whole or a size, as it is written: `10%`, `500M`.
+Amount = Annotated[
+    str,
+    BeforeValidator(_check_amount),
+    Field(
+        json_schema_extra={
+            "pattern": r"^[0-9]+(\.[0-9]+)?(%|[KMGT]?(i?B)?)$",
+            "examples": ["10%", "500M"],
+        }
+    ),
+]
+
+
 def _check_path(path: str) -> str:
     if not path.startswith("/") or ".." in PurePosixPath(path).parts:
         raise ValueError(f"{path!r} is no absolute path without ..: write for example /var")

@@ -18,6 +18,8 @@ from agent.host.shortage import Shortage
 from agent.host.space import Space
 from agent.host.systemd import Systemd
 
+#: Made by systemd, podman and Docker in containers.
+_CONTAINER = (Path("/run/systemd/container"), Path("/run/.containerenv"), Path("/.dockerenv"))
 #: sd_booted(3): this directory exists exactly where systemd is PID 1.
 _BOOTED = Path("/run/systemd/system")
 
@@ -31,6 +33,8 @@ class Machine:
     """What looks may use of this machine. An edge that is not there is None."""
 
     clock: Clock
+    #: The kernel, its clock and some of its figures are those of the machine around this one.
+    container: bool = False
     #: None where systemd is not PID 1. Elsewhere calls raise Unavailable while it is out of reach.
     systemd: Systemd | None = None
     #: Asks over HTTP.
@@ -73,7 +77,8 @@ class Machine:
 
 async def open_machine(clock: Clock) -> Machine:
     """Try each edge; those that are not there are named in `missing`. Never raises for that."""
-    machine = Machine(clock=clock)
+    container = any(mark.exists() for mark in _CONTAINER)
+    machine = Machine(clock=clock, container=container)
     missing: dict[str, str] = {}
     if not _BOOTED.is_dir():  # noqa: ASYNC240  # /run is in memory
         missing["systemd"] = "systemd is not PID 1 here: services cannot be watched"
