@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.checks.check import CheckType
+from agent.checks.clock import CLOCK
 from agent.checks.cpu import CPU
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
@@ -12,6 +13,7 @@ from agent.checks.process import PROCESS
 from agent.checks.service import SERVICE
 
 CHECKS: dict[str, CheckType] = {
+    "clock": CLOCK,
     "cpu": CPU,
     "demo": DEMO,
     "disk": DISK,
