@@ -37,7 +37,7 @@ from agent.discovery import Discovery, compare, find_proposals
 from agent.engine import Engine, Listener
 from agent.errors import HostmendError, NotFound
 from agent.feed import Feed
-from agent.host.machine import open_machine
+from agent.host.machine import Machine, open_machine
 from agent.host.memory import Memories, Memory
 from agent.host.transition import host_transition
 from agent.notify.backoff import next_attempt
@@ -238,6 +238,8 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             host=host_name,
             config_path=str(settings.config),
         )
+        # First: what runs changed must be read anew by the looks that follow.
+        engine.listen(_make_forget(machine))
         connect(engine, watcher, worker)
         engine.listen(witness.hear)
         engine.listen(agent.hear)
@@ -281,12 +283,14 @@ async def look_once(settings: Settings, names: tuple[str, ...]) -> tuple[CheckSt
         known = ", ".join(checks) or "none"
         raise NotFound(f"cannot look at {', '.join(unknown)}: configured are {known}")
     machine = await open_machine(clock)
+    memories = Memories()
     results: dict[str, Looked] = {}
     done = asyncio.Event()
     wanted = {name: checks[name].policy for name in (names or checks)}
 
     async def look(name: str) -> tuple[Finding, ...]:
-        return await checks[name].type.look(checks[name].options, machine)
+        own = machine.remember(memories.open(name))
+        return await checks[name].type.look(checks[name].options, own)
 
     async def nothing() -> str:
         return ""
@@ -399,6 +403,14 @@ def _make_ran(engine: Engine, clock: Clock) -> Callable[[str, Instant], bool]:
         )
 
     return ran
+
+
+def _make_forget(machine: Machine) -> Listener:
+    def hear(event: Event, _decision: Decision) -> None:
+        if isinstance(event, RunEnded):
+            machine.forget()
+
+    return hear
 
 
 def _watched(config: Config, trigger: str) -> dict[str, frozenset[str]]:

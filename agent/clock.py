@@ -41,6 +41,10 @@ class Clock:
         """The present instant, in seconds."""
         return self._anchor + time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def wall(self) -> float:
+        """What the host believes the time to be: seconds since the epoch. It may step."""
+        return time.time()
+
     def at_boottime(self, seconds: float) -> float:
         """The instant of a CLOCK_BOOTTIME reading in seconds."""
         return self._anchor + seconds

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from agent.checks.check import CheckType
+from agent.checks.clock import CLOCK
+from agent.checks.cpu import CPU
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
 from agent.checks.http import HTTP
+from agent.checks.memory import MEMORY
+from agent.checks.process import PROCESS
 from agent.checks.service import SERVICE
 
 CHECKS: dict[str, CheckType] = {
+    "clock": CLOCK,
+    "cpu": CPU,
     "demo": DEMO,
     "disk": DISK,
     "http": HTTP,
+    "memory": MEMORY,
+    "process": PROCESS,
     "service": SERVICE,
 }

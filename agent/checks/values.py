@@ -65,6 +65,23 @@ Percent = Annotated[
 ]
 
 
+#: Percent of one core of the processor, `150%`: what has several threads may use more than one.
+CorePercent = Annotated[
+    float,
+    Field(
+        gt=0,
+        allow_inf_nan=False,
+        json_schema_extra={
+            "type": "string",
+            "pattern": r"^[0-9]+(\.[0-9]+)?%$",
+            "examples": ["150%"],
+        },
+    ),
+    BeforeValidator(_read_percent),
+    PlainSerializer(_write_percent, when_used="json"),
+]
+
+
 def _read_size(value: object) -> object:
     if isinstance(value, str):
         return parse_size(value)
@@ -84,6 +101,39 @@ Size = Annotated[
     ),
     BeforeValidator(_read_size),
     PlainSerializer(write_size, when_used="json"),
+]
+
+
+def _check_amount(value: object) -> object:
+    try:
+        parse_amount(value if isinstance(value, str) else "", 100)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is neither a share nor a size: write for example 10% or 500M"
+        ) from None
+    return value
+
+
+def parse_amount(text: str, whole: int) -> float:
+    """Bytes of `500M`, or of `10%` of the whole. Raises ValueError."""
+    if not text.endswith("%"):
+        return float(parse_size(text))
+    percent = float(text[:-1])
+    if not 0 < percent <= 100:
+        raise ValueError(f"{text!r} is not between 0% and 100%")
+    return whole * percent / 100
+
+
+#: A share of the whole or a size, as it is written: `10%`, `500M`.
+Amount = Annotated[
+    str,
+    BeforeValidator(_check_amount),
+    Field(
+        json_schema_extra={
+            "pattern": r"^[0-9]+(\.[0-9]+)?(%|[KMGT]?(i?B)?)$",
+            "examples": ["10%", "500M"],
+        }
+    ),
 ]
 
 

@@ -156,6 +156,16 @@ def _read_message(message: object) -> str:
     return message if isinstance(message, str) else "(a line too long to show)"
 
 
+async def read_kernel_log(lines: int = 2000) -> str:
+    """The last messages of the kernel in this boot, oldest first, as journald took them.
+
+    Raises Unavailable.
+    """
+    options = ["--boot", "--reverse", "--output=cat", f"--lines={lines}"]
+    text = await _read([*options, "_TRANSPORT=kernel"])
+    return "\n".join(reversed(text.splitlines()))
+
+
 async def _find_invocation(unit: str) -> str:
     matches = [f"_BOOT_ID={boot_id()}", "_PID=1", f"UNIT={unit}"]
     matches += [f"MESSAGE_ID={id}" for id in TOLD]

@@ -10,12 +10,16 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.core.model import Instant
 from agent.errors import Unavailable
+from agent.host.census import Census
+from agent.host.deaths import Deaths
 from agent.host.http import HttpClient
 from agent.host.memory import Memory
 from agent.host.shortage import Shortage
 from agent.host.space import Space
 from agent.host.systemd import Systemd
 
+#: Made by systemd, podman and Docker in containers.
+_CONTAINER = (Path("/run/systemd/container"), Path("/run/.containerenv"), Path("/.dockerenv"))
 #: sd_booted(3): this directory exists exactly where systemd is PID 1.
 _BOOTED = Path("/run/systemd/system")
 
@@ -29,6 +33,8 @@ class Machine:
     """What looks may use of this machine. An edge that is not there is None."""
 
     clock: Clock
+    #: The kernel, its clock and some of its figures are those of the machine around this one.
+    container: bool = False
     #: None where systemd is not PID 1. Elsewhere calls raise Unavailable while it is out of reach.
     systemd: Systemd | None = None
     #: Asks over HTTP.
@@ -40,10 +46,23 @@ class Machine:
     shortages: dict[str, tuple[object, Shortage | None]] = field(default_factory=dict)
     #: Filesystems: how they are asked, and what is remembered of them.
     space: Space = field(default_factory=Space)
+    #: Processes, and who is told of their ends.
+    census: Census = field(default_factory=Census)
+    deaths: Deaths = field(default_factory=Deaths)
     #: What the check that looks remembers.
     memory: Memory = field(default_factory=Memory)
     #: What cannot be watched here, and why, by the name of the edge: `{"systemd": "no D-Bus ..."}`.
     missing: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.deaths.bury = self.census.bury
+
+    def forget(self) -> None:
+        """What was read of this machine before now counts no more: a run changed it.
+
+        What looks share for a moment must not prove a repair that ended within that moment.
+        """
+        self.census.forget()
 
     def remember(self, memory: Memory) -> Machine:
         """This machine as one check sees it; the edges are the same."""
@@ -51,13 +70,15 @@ class Machine:
 
     async def close(self) -> None:
         """Let go of every edge."""
+        self.deaths.close()
         if self.systemd is not None:
             await self.systemd.close()
 
 
 async def open_machine(clock: Clock) -> Machine:
     """Try each edge; those that are not there are named in `missing`. Never raises for that."""
-    machine = Machine(clock=clock)
+    container = any(mark.exists() for mark in _CONTAINER)
+    machine = Machine(clock=clock, container=container)
     missing: dict[str, str] = {}
     if not _BOOTED.is_dir():  # noqa: ASYNC240  # /run is in memory
         missing["systemd"] = "systemd is not PID 1 here: services cannot be watched"

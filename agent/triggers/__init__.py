@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from agent.host.machine import Machine
+from agent.triggers.pidfd import PidfdTrigger
+from agent.triggers.psi import PsiTrigger
 from agent.triggers.systemd import SystemdTrigger
 
 #: Asks for a look of a check.
@@ -29,8 +31,18 @@ def _open_systemd(machine: Machine, look_now: LookNow) -> Trigger | None:
     return None if machine.systemd is None else SystemdTrigger(machine.systemd, look_now)
 
 
+def _open_psi(machine: Machine, look_now: LookNow) -> Trigger:
+    return PsiTrigger(machine, look_now)
+
+
+def _open_pidfd(machine: Machine, look_now: LookNow) -> Trigger:
+    return PidfdTrigger(machine.deaths, look_now)
+
+
 #: How each is opened; None where this machine does not have what it listens to.
 TRIGGERS: dict[str, Callable[[Machine, LookNow], Trigger | None]] = {
+    "pidfd": _open_pidfd,
+    "psi": _open_psi,
     "systemd": _open_systemd,
 }
 

@@ -136,7 +136,7 @@ def test_every_command_is_there_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_measurement_says_its_unit(name: str) -> None:
-    units = ("percent", "bytes", "seconds", "count", "second", "code", "ratio")
+    units = ("percent", "bytes", "seconds", "count", "second", "code", "ratio", "ppm")
     assert [m for m in CHECKS[name].measurements if m.rpartition("_")[2] not in units] == []
 
 
