@@ -22,7 +22,7 @@ from agent.checks.peers import REFERENCE, SHARE, Address, Reference, find_blame,
 from agent.core.model import Evidence, Finding, Status
 from agent.core.units import format_duration
 from agent.errors import Unavailable
-from agent.host.certificate import Certificate
+from agent.host.certificate import Certificate, describe_certificate
 from agent.host.connection import Failure, Trouble
 from agent.host.http import BODY_LIMIT, Request, Response
 from agent.host.machine import Machine
@@ -388,7 +388,7 @@ async def gather(options: HttpOptions, _finding: Finding, machine: Machine) -> t
     subject = str(request.url)
     items.insert(0, Evidence(title=f"Answer of {subject}", text=_mask(options, "\n".join(lines))))
     if chain:
-        text = "\n".join(map(_describe_certificate, chain))
+        text = "\n".join(map(describe_certificate, chain))
         items.append(Evidence(title="Certificates", text=text))
     return tuple(items)
 
@@ -422,18 +422,6 @@ async def _read_rejected(
     )
     result = await machine.http.fetch(bare, seconds)
     return result.chain if isinstance(result, Response) else ()
-
-
-def _describe_certificate(certificate: Certificate) -> str:
-    begins, ends = (
-        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
-        for at in (certificate.begins, certificate.ends)
-    )
-    names = f" for {', '.join(certificate.names[:10])}" if certificate.names else ""
-    return (
-        f"{certificate.subject or 'nameless'}{names}: from {certificate.issuer or 'nameless'}, "
-        f"{begins} to {ends}"
-    )
 
 
 HTTP = CheckType(

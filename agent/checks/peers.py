@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from agent.host.connection import Failure
 from agent.host.routes import find_own_fault
+from agent.host.url import read_host
 
 #: Of `timeout`, for asking; the rest is for finding out whose fault it is.
 SHARE = 0.8
@@ -49,6 +50,17 @@ def _check_port_too(text: str) -> str:
     return text
 
 
+def _check_host(text: str) -> str:
+    """A host as a check names it. Raises ValueError with the way out."""
+    try:
+        return read_host(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is neither a name that DNS knows nor an address: "
+            "write for example db.example, 127.0.0.1 or ::1"
+        ) from error
+
+
 def read_reference(text: str | None) -> tuple[str, int] | None:
     """Address and port of a `reference` that was checked."""
     if text is None:
@@ -57,6 +69,8 @@ def read_reference(text: str | None) -> tuple[str, int] | None:
     return address, port or 0
 
 
+#: A name or an address, without a port.
+HostName = Annotated[str, AfterValidator(_check_host)]
 #: An address with or without a port.
 Address = Annotated[str, AfterValidator(_check_address)]
 #: An address with its port.
@@ -67,6 +81,11 @@ REFERENCE = Field(
     description="Address and TCP port of another host, `192.0.2.1:53`: while it does not "
     "answer either, this host counts as offline.",
 )
+
+
+def name_peer(host: str, port: int) -> str:
+    """`db.example:5432`, `[::1]:80`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reference_seconds(timeout: float | None) -> float:

@@ -49,6 +49,7 @@ from agent.host.processes import (
     read_process,
     reap_strays,
 )
+from agent.host.text import strip_controls
 from agent.remedies.process import JobProcess
 from agent.remedies.protocol import (
     MARK,
@@ -59,7 +60,6 @@ from agent.remedies.protocol import (
     shelf_of,
 )
 from agent.remedies.request import JobRequest, write_request
-from agent.remedies.text import strip_controls
 
 __all__ = [
     "JobRequest", "JobResult", "Spare", "attach", "discard", "pack_modules", "prepare_runtime",
