@@ -148,7 +148,7 @@ async def _take_turns(talk: Talk, options: TalkOptions, said: Said) -> None:
             await talk.hear_text(step.expect.encode())
             said.missing = ""
     if talk.heard:
-        said.words = said.show(80).strip('"')
+        said.words = said.show(80)[1:-1]
 
 
 async def hold_talk(

@@ -181,7 +181,7 @@ async def _greet_by_lines(talk: Talk, protocol: str) -> Greeting:
             # All of several lines (`220-`): else the end of the connection cuts it short.
             while re.match(rb"\d\d\d-", line):
                 line = await talk.hear_line()
-            words = show_bytes(talk.heard.splitlines()[0]).strip('"')
+            words = show_bytes(talk.heard.splitlines()[0])[1:-1]
             farewell = lines.farewell if greets else b""
             return Greeting(words=words, refuses=not greets, farewell=farewell)
     raise Ended(Trouble.INVALID, f"what answers does not speak {protocol}: {show_bytes(line)}")
@@ -193,8 +193,8 @@ async def _greet_by_lines(talk: Talk, protocol: str) -> Greeting:
 _CAPABILITIES = 0x00000200 | 0x00008000 | 0x00080000  # PROTOCOL_41, SECURE_CONNECTION, PLUGIN_AUTH
 _LARGEST_PACKET = 1 << 24
 _UTF8 = 33
-#: Errors of a server that is there for others: it knows no such user.
-_KNOWS_US_NOT = frozenset({1044, 1045, 1251, 1524, 1698, 2061, 3118, 3159})
+#: Errors of a server that is there for others: it knows no such user, or takes none from here.
+_KNOWS_US_NOT = frozenset({1044, 1045, 1130, 1251, 1524, 1698, 2061, 3118, 3159})
 
 
 async def _greet_mysql(talk: Talk) -> Greeting:
@@ -205,22 +205,19 @@ async def _greet_mysql(talk: Talk) -> Greeting:
     """
     packet, number = await _hear_packet(talk)
     if packet[:1] == b"\xff":
-        code, words = _read_error(packet)
-        return Greeting(words=f"error {code}: {words}", refuses=True)
+        return _read_refusal(packet)
     version, end, _ = packet[1:].partition(b"\0")
     if packet[:1] != b"\x0a" or not end or len(version) > 100:
         raise Ended(Trouble.INVALID, f"what answers does not speak mysql: {show_bytes(packet)}")
-    words = show_bytes(version).strip('"')
+    words = show_bytes(version)[1:-1]
     asked = struct.pack("<IIB23x", _CAPABILITIES, _LARGEST_PACKET - 1, _UTF8)
     _say_packet(talk, number + 1, asked + b"hostmend\0" + b"\0" + b"mysql_native_password\0")
     packet, number = await _hear_packet(talk)
     if packet[:1] == b"\xfe":  # another way of proving who one is
         _say_packet(talk, number + 1, b"")
         packet, _ = await _hear_packet(talk)
-    if packet[:1] == b"\xff":
-        code, why = _read_error(packet)
-        if code not in _KNOWS_US_NOT:
-            return Greeting(words=f"error {code}: {why}", refuses=True)
+    if packet[:1] == b"\xff" and (refusal := _read_refusal(packet)).refuses:
+        return refusal
     return Greeting(words=words)
 
 
@@ -236,12 +233,13 @@ def _say_packet(talk: Talk, number: int, body: bytes) -> None:
     talk.say(len(body).to_bytes(3, "little") + bytes([number & 0xFF]) + body)
 
 
-def _read_error(packet: bytes) -> tuple[int, str]:
+def _read_refusal(packet: bytes) -> Greeting:
     code = int.from_bytes(packet[1:3], "little")
     text = packet[3:]
     if text[:1] == b"#":  # then five characters of SQLSTATE
         text = text[6:]
-    return code, show_bytes(text).strip('"')
+    words = f"error {code}: {show_bytes(text)[1:-1]}"
+    return Greeting(words=words, refuses=code not in _KNOWS_US_NOT)
 
 
 GREETINGS: Mapping[str, Greet] = {

@@ -296,6 +296,12 @@ SAID: list[tuple[str, str, bytes, tuple[str, str]]] = [
         ("critical", "refusing"),
     ),
     (
+        "a database that takes nobody from here",
+        "mysql",
+        mysql_packet(0, b"\xff\x6a\x04Host 'x' is not allowed"),
+        ("ok", ""),
+    ),
+    (
         "a database that goes down",
         "mysql",
         GREETED + mysql_packet(2, b"\xff\x1d\x04#08S01Server shutdown in progress"),
