@@ -24,6 +24,7 @@ from agent.clock import Clock
 from agent.core.model import Instant
 from agent.host.http import HttpClient, Request, Response
 from agent.host.names import Names
+from agent.host.tls import Trust
 from agent.host.url import parse_url, read_address
 
 #: Seconds between two reports of progress.
@@ -141,8 +142,7 @@ async def _find_end_of_certificate(client: HttpClient, plan: Plan, place: Place)
         method="HEAD",
         address=address,
         port=port,
-        verify=plan.verify,
-        ca_file=Path(plan.ca_file) if plan.ca_file else None,
+        trust=Trust(verify=plan.verify, ca_file=Path(plan.ca_file) if plan.ca_file else None),
     )
     response = await client.fetch(request, plan.answer)
     if isinstance(response, Response) and response.chain:

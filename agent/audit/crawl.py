@@ -29,7 +29,7 @@ from agent.audit.sitemap import LONGEST as LONGEST_SITEMAP
 from agent.audit.sitemap import read_sitemap
 from agent.core.model import Seconds
 from agent.host.conditions import parse_condition
-from agent.host.http import Failure
+from agent.host.connection import Failure
 
 #: They say that we may not come in, and not that nothing is there.
 _CLOSED = {

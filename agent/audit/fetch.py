@@ -27,8 +27,9 @@ from agent.audit.extract import decode
 from agent.audit.plan import Plan
 from agent.audit.robots import AGENT
 from agent.errors import Unavailable
-from agent.host.http import Failure, Trouble, judge_error, make_context
+from agent.host.connection import Failure, Trouble, explain_error
 from agent.host.names import Resolve
+from agent.host.tls import Contexts, Trust
 from agent.host.url import is_address, parse_url, read_address, write_basic
 
 _CHUNK = 64 * 1024
@@ -190,7 +191,8 @@ class Fetcher:
         """Loaded when it is needed first: the system's authorities take 50 ms."""
         if self._context is None:
             file = Path(self._plan.ca_file) if self._plan.ca_file else None
-            self._context = make_context(file, verify=self._plan.verify)
+            trust = Trust(verify=self._plan.verify, ca_file=file, speaks=("http/1.1",))
+            self._context = Contexts().get(trust)
         return self._context
 
     def _redirect_to_pin(self, place: Place) -> str:
@@ -211,11 +213,13 @@ class Fetcher:
             case aiohttp.ClientConnectorCertificateError():
                 inner = error.certificate_error
                 if isinstance(inner, OSError):
-                    trouble, why = judge_error(inner, place.authority)
+                    ended = explain_error(inner, place.authority)
+                    trouble, why = ended.trouble, ended.why
                 else:
                     trouble, why = Trouble.TLS, f"its certificate is not accepted: {inner}"
             case aiohttp.ClientConnectorError():
-                trouble, why = judge_error(error.os_error, place.authority)
+                ended = explain_error(error.os_error, place.authority)
+                trouble, why = ended.trouble, ended.why
             case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
                 trouble = Trouble.RESET
                 why = "the connection ended before the answer was whole"
@@ -225,7 +229,8 @@ class Fetcher:
             case zlib.error():
                 why = f"its body cannot be unpacked: {error}"
             case OSError():
-                trouble, why = judge_error(error, place.authority)
+                ended = explain_error(error, place.authority)
+                trouble, why = ended.trouble, ended.why
         return Failure(trouble=trouble, why=why)
 
 

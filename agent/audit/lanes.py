@@ -15,7 +15,7 @@ from agent.audit.pace import Pace
 from agent.audit.plan import Plan
 from agent.audit.robots import LONGEST, OPEN, Robots
 from agent.audit.scope import Scope
-from agent.host.http import Failure
+from agent.host.connection import Failure
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: Addresses of other sites: one at a time and at most one a second to each host.

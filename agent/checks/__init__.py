@@ -11,6 +11,9 @@ from agent.checks.http import HTTP
 from agent.checks.memory import MEMORY
 from agent.checks.process import PROCESS
 from agent.checks.service import SERVICE
+from agent.checks.tcp import TCP
+from agent.checks.tls import TLS
+from agent.checks.unix import UNIX
 
 CHECKS: dict[str, CheckType] = {
     "clock": CLOCK,
@@ -21,4 +24,7 @@ CHECKS: dict[str, CheckType] = {
     "memory": MEMORY,
     "process": PROCESS,
     "service": SERVICE,
+    "tcp": TCP,
+    "tls": TLS,
+    "unix": UNIX,
 }

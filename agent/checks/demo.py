@@ -15,7 +15,8 @@ from pydantic import Field
 
 from agent.checks.check import CheckOptions, CheckType, StepOptions
 from agent.core.model import Evidence, Finding, Status
-from agent.host.http import Failure, Request
+from agent.host.connection import Failure
+from agent.host.http import Request
 from agent.host.machine import Machine
 from agent.host.url import parse_url
 

@@ -1,6 +1,6 @@
 """`type: http`: a page, or another answer over HTTP, is what it should be.
 
-What it should be is said by conditions that are true when it fails (`agent.host.conditions`).
+What it should be is said by conditions that are true when it fails (`agent.checks.conditions`).
 Before another host is blamed, this host's own way to it is looked at.
 """
 
@@ -17,14 +17,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from agent.checks.check import CheckOptions, CheckType
+from agent.checks.peers import REFERENCE, SHARE, Address, Reference, find_blame
 from agent.core.model import Evidence, Finding, Status
 from agent.core.units import format_duration
 from agent.errors import Unavailable
-from agent.host.certificate import Certificate
+from agent.host.certificate import Certificate, describe_certificate
 from agent.host.conditions import Condition, Kind, Verdict, parse_condition
-from agent.host.http import BODY_LIMIT, Failure, Request, Response, Trouble
+from agent.host.connection import Failure, Trouble
+from agent.host.http import BODY_LIMIT, Request, Response
 from agent.host.machine import Machine
-from agent.host.routes import find_no_way, is_answering, is_own_address
+from agent.host.tls import Trust
 from agent.host.url import (
     MASK,
     Url,
@@ -61,10 +63,6 @@ MEASUREMENTS = {
     "certificate_expires_seconds": "Time until the server's certificate ends.",
 }
 
-#: Of `timeout`, for the request; the rest is for finding out whose fault it is.
-_SHARE = 0.8
-#: Longest wait for the reference, in seconds and as a share of `timeout`.
-_REFERENCE_SECONDS, _REFERENCE_SHARE = 2.0, 0.1
 #: Longest request for evidence, and what is kept of the body, in characters.
 _EVIDENCE_SECONDS, _EXCERPT = 5.0, 2000
 
@@ -73,7 +71,6 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20\x21-\x7e\t]*[\x21-\x7e])?)?")
 #: Headers that the connection itself decides on.
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "expect"})
-_REMOTE = (Trouble.DNS, Trouble.UNREACHABLE, Trouble.TIMEOUT)
 
 
 def _check_url(text: str) -> str:
@@ -112,23 +109,11 @@ def _mask_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: MASK if is_secret_name(name) else value for name, value in headers.items()}
 
 
-def _check_address(text: str) -> str:
-    read_address(text)
-    return text
-
-
-def _check_port_too(text: str) -> str:
-    if read_address(text)[1] is None:
-        raise ValueError(f"{text!r} needs a port: write for example 192.0.2.1:53")
-    return text
-
-
 def _check_redirects(text: str) -> str:
     parse_redirects(text)
     return text
 
 
-_Address = Annotated[str, AfterValidator(_check_address)]
 _Conditions = Mapping[
     Annotated[str, AfterValidator(_check_cause)], Annotated[str, AfterValidator(_check_condition)]
 ]
@@ -155,7 +140,7 @@ class HttpOptions(CheckOptions):
         str | None,
         PlainSerializer(lambda text: text and MASK, when_used="json"),
     ] = Field(default=None, repr=False, description="What is sent with the request.")
-    connect: _Address | None = Field(
+    connect: Address | None = Field(
         default=None,
         description="The address, and the port if it is another one, to connect to instead of "
         "the name's own: `127.0.0.1:443`. The Host header and TLS keep the name.",
@@ -175,11 +160,7 @@ class HttpOptions(CheckOptions):
     body_limit: int = Field(
         default=BODY_LIMIT, ge=1024, le=64 * 1024 * 1024, description="Bytes read of a body."
     )
-    reference: Annotated[str, AfterValidator(_check_port_too)] | None = Field(
-        default=None,
-        description="Address and TCP port of another host, `192.0.2.1:53`: while it does not "
-        "answer either, this host counts as offline.",
-    )
+    reference: Reference | None = REFERENCE
     critical: _Conditions = Field(
         default_factory=lambda: {"status": "[STATUS] >= 400"},
         description="Cause: the condition that is true when users are failed.",
@@ -228,9 +209,9 @@ async def look(options: HttpOptions, machine: Machine) -> tuple[Finding, ...]:
     assert options.timeout is not None  # noqa: S101 - the configuration filled it in
     request = _make_request(options)
     redirects = parse_redirects(options.redirects)
-    seen = await visit(machine.http, request, redirects, options.timeout * _SHARE)
+    seen = await visit(machine.http, request, redirects, options.timeout * SHARE)
     if isinstance(seen.result, Failure):
-        why = await _find_own_fault(options, seen.result)
+        why = await find_blame(options.reference, options.timeout, seen.result)
         return (_judge_failure(options, seen, seen.result, why),)
     return (_judge(options, seen, seen.result, now=time.time()),)
 
@@ -244,27 +225,9 @@ def _make_request(options: HttpOptions) -> Request:
         body=(options.body or "").encode(),
         address=address,
         port=port,
-        verify=options.tls == "verify",
-        ca_file=options.ca_file,
+        trust=Trust(verify=options.tls == "verify", ca_file=options.ca_file),
         body_limit=options.body_limit,
     )
-
-
-async def _find_own_fault(options: HttpOptions, failure: Failure) -> str:
-    """Why this host is to blame for a failure, and not the other one; empty when it is not."""
-    reached = failure.timings.connect is not None
-    if failure.trouble not in _REMOTE or reached:
-        return ""
-    if any(is_own_address(address) for address in failure.addresses):
-        return ""
-    if why := find_no_way(failure.addresses):
-        return why
-    if options.reference and options.timeout:
-        address, port = read_address(options.reference)
-        seconds = min(_REFERENCE_SECONDS, options.timeout * _REFERENCE_SHARE)
-        if not await is_answering(address, port or 0, seconds):
-            return f"the reference {options.reference} does not answer either"
-    return ""
 
 
 def _judge_failure(options: HttpOptions, seen: Visit, failure: Failure, own_fault: str) -> Finding:
@@ -359,18 +322,13 @@ def _first(judged: _Judged, *, holds: bool | None) -> tuple[str, str] | None:
 
 
 def _measure(response: Response, seconds: float, expires: float | None) -> dict[str, float]:
-    timings = response.timings
     measured = {
         "status_code": float(response.status),
         "response_seconds": seconds,
-        "dns_seconds": timings.dns,
-        "connect_seconds": timings.connect,
-        "tls_seconds": timings.tls,
-        "first_byte_seconds": timings.first_byte,
+        **response.timings.measure(),
         "body_bytes": float(len(response.body)),
-        "certificate_expires_seconds": expires,
     }
-    return {name: value for name, value in measured.items() if value is not None}
+    return measured if expires is None else {**measured, "certificate_expires_seconds": expires}
 
 
 def _describe_status(response: Response) -> str:
@@ -414,7 +372,7 @@ def _mask(options: HttpOptions, text: str) -> str:
 async def gather(options: HttpOptions, _finding: Finding, machine: Machine) -> tuple[Evidence, ...]:
     """The address asked once more: what it answers, from where, and with which certificates."""
     request = replace(_make_request(options), chain=True)
-    seconds = min(_EVIDENCE_SECONDS, (options.timeout or _EVIDENCE_SECONDS) * _SHARE)
+    seconds = min(_EVIDENCE_SECONDS, (options.timeout or _EVIDENCE_SECONDS) * SHARE)
     seen = await visit(machine.http, request, parse_redirects(options.redirects), seconds)
     result = seen.result
     lines = [*(f"Asked: {request.method} {address}" for address in seen.way)]
@@ -423,13 +381,13 @@ async def gather(options: HttpOptions, _finding: Finding, machine: Machine) -> t
     chain: tuple[Certificate, ...] = ()
     if isinstance(result, Failure):
         lines.append(f"No answer: {result.why}")
-        lines += _describe_timings(result)
+        lines += result.timings.describe()
         if result.trouble is Trouble.TLS:
             chain = await _read_rejected(seen.request, machine, seconds)
     else:
         lines += [f"Answer: {_describe_status(result)}", f"From: {result.peer}"]
         lines += [f"{name}: {MASK if is_secret_name(name) else v}" for name, v in result.headers]
-        lines += _describe_timings(result)
+        lines += result.timings.describe()
         lines.append(f"Whole: {seen.seconds:.3f} s")
         chain = result.chain
         if result.body:
@@ -438,7 +396,7 @@ async def gather(options: HttpOptions, _finding: Finding, machine: Machine) -> t
     subject = str(request.url)
     items.insert(0, Evidence(title=f"Answer of {subject}", text=_mask(options, "\n".join(lines))))
     if chain:
-        text = "\n".join(map(_describe_certificate, chain))
+        text = "\n".join(map(describe_certificate, chain))
         items.append(Evidence(title="Certificates", text=text))
     return tuple(items)
 
@@ -456,17 +414,6 @@ async def _describe_addresses(options: HttpOptions, machine: Machine) -> str:
         return str(error) or "took too long"
 
 
-def _describe_timings(result: Response | Failure) -> list[str]:
-    timings = result.timings
-    stages = {
-        "Name": timings.dns,
-        "Connection": timings.connect,
-        "TLS": timings.tls,
-        "First byte": timings.first_byte,
-    }
-    return [f"{name}: {value:.3f} s" for name, value in stages.items() if value is not None]
-
-
 async def _read_rejected(
     request: Request, machine: Machine, seconds: float
 ) -> tuple[Certificate, ...]:
@@ -478,23 +425,11 @@ async def _read_rejected(
         method="HEAD",
         address=request.address,
         port=request.port,
-        verify=False,
+        trust=Trust(verify=False),
         chain=True,
     )
     result = await machine.http.fetch(bare, seconds)
     return result.chain if isinstance(result, Response) else ()
-
-
-def _describe_certificate(certificate: Certificate) -> str:
-    begins, ends = (
-        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
-        for at in (certificate.begins, certificate.ends)
-    )
-    names = f" for {', '.join(certificate.names[:10])}" if certificate.names else ""
-    return (
-        f"{certificate.subject or 'nameless'}{names}: from {certificate.issuer or 'nameless'}, "
-        f"{begins} to {ends}"
-    )
 
 
 HTTP = CheckType(
@@ -502,7 +437,6 @@ HTTP = CheckType(
     summary="A page, or another answer over HTTP, is what it should be.",
     model=HttpOptions,
     look=look,
-    identity=("url",),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     gather=gather,

@@ -90,6 +90,8 @@ def _explain(details: ErrorDetails, model: type[BaseModel]) -> str:
         case "enum" | "literal_error":
             words = re.findall(r"'([^']*)'", context["expected"])
             if not isinstance(value, str):
+                if json.dumps(value) in words:
+                    return f'must be text: put it in quotes, "{json.dumps(value)}"'
                 return f"must be one of: {', '.join(words)}"
             return f"`{value}` is not one of {', '.join(words)}" + (
                 f"; did you mean `{close[0]}`?"

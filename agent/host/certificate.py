@@ -61,21 +61,43 @@ def read_certificate(der: bytes) -> Certificate | None:
 def read_chain(connection: ssl.SSLObject, *, whole: bool) -> tuple[Certificate, ...]:
     """The certificates that a server sent, its own first and, if not `whole`, alone."""
     own = connection.getpeercert(binary_form=True)
-    ders = (_list_ders(connection) if whole else []) or ([own] if own else [])
+    ders = _list_ders(connection, "get_unverified_chain") if whole else []
+    return _read_all(ders or ([own] if own else []))
+
+
+def read_verified_chain(connection: ssl.SSLObject) -> tuple[Certificate, ...]:
+    """The certificates that a server's own was verified by, itself first, the authority last."""
+    return _read_all(_list_ders(connection, "get_verified_chain"))
+
+
+def _read_all(ders: list[bytes]) -> tuple[Certificate, ...]:
     return tuple(found for der in ders if (found := read_certificate(der)) is not None)
 
 
-def _list_ders(connection: ssl.SSLObject) -> list[bytes]:
+def _list_ders(connection: ssl.SSLObject, method: str) -> list[bytes]:
     # Public since Python 3.13; before, the object below has it.
     inner = getattr(connection, "_sslobj", None)
-    read = getattr(connection, "get_unverified_chain", None) or getattr(
-        inner, "get_unverified_chain", None
-    )
+    read = getattr(connection, method, None) or getattr(inner, method, None)
     ders: list[bytes] = []
     for item in (read() if read is not None else None) or ():
         is_der = isinstance(item, bytes)
         ders.append(item if is_der else ssl.PEM_cert_to_DER_cert(item.public_bytes()))
     return ders
+
+
+def describe_certificate(certificate: Certificate) -> str:
+    """One line on a certificate, for people."""
+    names = f" for {', '.join(certificate.names[:10])}" if certificate.names else ""
+    begins, ends = write_date(certificate.begins), write_date(certificate.ends)
+    return (
+        f"{certificate.subject or 'nameless'}{names}: from {certificate.issuer or 'nameless'}, "
+        f"{begins} to {ends}"
+    )
+
+
+def write_date(at: float) -> str:
+    """Seconds since 1970 as `2026-01-31 08:15:00 UTC`."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.host.connection import Failure, Trouble
+
 # linux/rtnetlink.h, linux/netlink.h
 _RTM_GETROUTE, _NLM_F_REQUEST, _NLMSG_ERROR = 26, 1, 2
 _RTA_DST, _RTA_OIF = 1, 4
@@ -26,6 +28,8 @@ _ATTRIBUTE = struct.Struct("=HH")
 _NETLINK_SECONDS = 1.0
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
+#: Failures that may lie on the way.
+_REMOTE = (Trouble.DNS, Trouble.UNREACHABLE, Trouble.TIMEOUT)
 #: Addresses that are nobody's (RFC 5737, RFC 3849): what leads to them is the default route.
 _ELSEWHERE = ("198.51.100.1", "2001:db8::1")
 
@@ -147,3 +151,31 @@ async def is_answering(address: str, port: int, seconds: float) -> bool:
         except OSError:  # TimeoutError is one
             return False
     return True
+
+
+async def find_own_fault(
+    failure: Failure, reference: tuple[str, int] | None, seconds: float
+) -> str:
+    """Why this host is to blame for a failure, and not the other one; empty when it is not.
+
+    `reference`: address and port of another host, which is waited for so many seconds: while it
+    does not answer either, this host counts as offline.
+    """
+    if failure.trouble not in _REMOTE or failure.reached:
+        return ""
+    return await find_own_trouble(failure.addresses, reference, seconds)
+
+
+async def find_own_trouble(
+    addresses: tuple[str, ...], reference: tuple[str, int] | None, seconds: float
+) -> str:
+    """As `find_own_fault`, of addresses that nothing came back from."""
+    if any(is_own_address(address) for address in addresses):
+        return ""
+    if why := find_no_way(addresses):
+        return why
+    if reference is not None and not await is_answering(*reference, seconds):
+        address, port = reference
+        shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        return f"the reference {shown} does not answer either"
+    return ""

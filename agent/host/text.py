@@ -13,6 +13,10 @@ MASK = "***"
 
 #: More of one text is never looked at.
 READ_AT_MOST = 64 * 1024
+#: Longest `msg`, output stream and diff of one task of a run, in characters.
+MAX_MESSAGE = 4_000
+MAX_OUTPUT = 16_000
+MAX_DIFF = 32_000
 #: Characters of a line worth keeping.
 LINE_LENGTH = 240
 
@@ -83,8 +87,17 @@ def clean_text(text: str) -> str:
     return _CONTROLS.sub("", _ESCAPES.sub("", text))
 
 
-def redact_text(text: str) -> str:
-    """Text with what looks like a password, a token or a key replaced by `MASK`."""
+def has_controls(text: str) -> bool:
+    """Whether it holds a character that does not belong into one line of plain text."""
+    return bool(_CONTROLS.search(text)) or "\n" in text or "\t" in text
+
+
+def redact_text(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """Text with what looks like a password, a token or a key replaced by `MASK`, and each of
+    `secrets`."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, MASK)
     for pattern, replacement in REDACTIONS:
         text = pattern.sub(replacement, text)
     return text
@@ -99,3 +112,18 @@ def fit_line(text: str, length: int = LINE_LENGTH) -> str:
 def cut_line(line: str, length: int) -> str:
     """At most so many characters; an ellipsis says that there were more."""
     return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
+
+
+def cap_text(text: str, limit: int) -> str:
+    """At most `limit` characters, the beginning and the end, saying how much is left out."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
+
+
+def show(text: object, limit: int, secrets: tuple[str, ...] = ()) -> str:
+    """Any value as text fit to show: cleaned, redacted, at most `limit` characters."""
+    whole = text if isinstance(text, str) else str(text)
+    # Looking at a few times the limit bounds the work that a huge output can cause.
+    return cap_text(redact_text(clean_text(cap_text(whole, 4 * limit)), secrets), limit)

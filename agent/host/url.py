@@ -84,7 +84,7 @@ def parse_url(text: str) -> Url:
         raise ValueError(wanted) from error
     if parts.scheme not in _PORTS or not parts.hostname or port == 0:
         raise ValueError(wanted)
-    host = _read_host(parts.hostname)
+    host = read_host(parts.hostname)
     path = quote(parts.path or "/", safe=_PATH)
     query = f"?{quote(parts.query, safe=_QUERY)}" if parts.query else ""
     user = None
@@ -99,7 +99,8 @@ def parse_url(text: str) -> Url:
     )
 
 
-def _read_host(host: str) -> str:
+def read_host(host: str) -> str:
+    """A name as DNS knows it (IDNA), or an address as it is. Raises ValueError."""
     if is_address(host):
         return host
     try:

@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from agent.host.http import Failure, HttpClient, Request, Response
+from agent.host.connection import Failure
+from agent.host.http import HttpClient, Request, Response
 from agent.host.url import Url
 
 _DEFAULT_MOST = 5

@@ -43,7 +43,23 @@ BASE = (
     "systemd-sysv",
 )
 #: What every lab has beside the base.
-PACKAGES = ("curl", "e2fsprogs", "logrotate", "nginx-light", "python3-aiosmtpd", "rsyslog")
+PACKAGES = (
+    "busybox-static",
+    "curl",
+    "dnsmasq-base",
+    "dovecot-imapd",
+    "dovecot-pop3d",
+    "e2fsprogs",
+    "logrotate",
+    "mariadb-server",
+    "monitoring-plugins-basic",
+    "nginx-light",
+    "openssh-server",
+    "podman",
+    "python3-aiosmtpd",
+    "redis-server",
+    "rsyslog",
+)
 #: Debian starts these by the clock or at boot: in a lab they would be a package manager at work.
 QUIET = (
     "apt-daily-upgrade.timer",

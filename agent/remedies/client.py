@@ -49,6 +49,7 @@ from agent.host.processes import (
     read_process,
     reap_strays,
 )
+from agent.host.text import clean_text
 from agent.remedies.process import JobProcess
 from agent.remedies.protocol import (
     MARK,
@@ -59,7 +60,6 @@ from agent.remedies.protocol import (
     shelf_of,
 )
 from agent.remedies.request import JobRequest, write_request
-from agent.remedies.text import strip_controls
 
 __all__ = [
     "JobRequest", "JobResult", "Spare", "attach", "discard", "pack_modules", "prepare_runtime",
@@ -190,7 +190,7 @@ async def run_job(
         return await run_job(request, on_event=on_event, cancel=cancel, clock=clock, grace=grace)
     if tale.ended is None and data:
         await _wait_for_runner(job, tale, cancel)
-    return tale.tell(request.runtime_dir, strip_controls(job.last_words))
+    return tale.tell(request.runtime_dir, clean_text(job.last_words))
 
 
 async def attach(

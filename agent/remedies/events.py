@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.host.text import MAX_DIFF, MAX_MESSAGE, MAX_OUTPUT, show
 from agent.remedies.protocol import now
-from agent.remedies.text import MAX_DIFF, MAX_MESSAGE, MAX_OUTPUT, show
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STATUS = {

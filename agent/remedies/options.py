@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from agent.core.units import parse_duration
 from agent.errors import RemedyError
-from agent.remedies.text import has_controls
+from agent.host.text import has_controls
 from agent.remedies.units import is_unit, why_never
 
 #: Limits of one value and of all together; far beyond what a repair needs.

@@ -25,7 +25,7 @@ from agent.core.model import (
     Transition,
 )
 from agent.core.units import format_duration
-from agent.remedies.text import MAX_OUTPUT, show
+from agent.host.text import MAX_OUTPUT, show
 
 #: Stands in place of a secret option.
 MASK = "****"

@@ -1,22 +1,16 @@
-"""Servers that answer exactly what a test wants, byte by byte, and certificates for them."""
+"""Servers that answer exactly what a test wants, byte by byte."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from authority import Authority, make_authority
 
 from agent.checks.http import HttpOptions, gather, look
 from agent.clock import Clock
@@ -129,101 +123,6 @@ def gather_of() -> Callable[..., Awaitable[tuple[Evidence, ...]]]:
     return gather_of
 
 
-@dataclass
-class Authority:
-    """An authority of these tests' own, which signs whatever it is told to."""
-
-    directory: Path
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-    file: Path
-    count: int = 0
-
-    def sign(
-        self, name: str, *, begins: float = -1.0, ends: float = 30.0, self_signed: bool = False
-    ) -> x509.Certificate:
-        """A certificate, its days counted from now; its key lies beside it."""
-        return self._write(name, begins, ends, self_signed)[0]
-
-    def serve_as(self, name: str, **days: Any) -> ssl.SSLContext:
-        """A server's context with a certificate for this name."""
-        _, file = self._write(
-            name, days.get("begins", -1.0), days.get("ends", 30.0), days.get("self_signed", False)
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
-
-    def _write(
-        self, name: str, begins: float, ends: float, self_signed: bool
-    ) -> tuple[x509.Certificate, Path]:
-        self.count += 1
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = make_name(name)
-        issuer = subject if self_signed else self.certificate.subject
-        alternative: x509.GeneralName
-        try:
-            alternative = x509.IPAddress(ipaddress.ip_address(name))
-        except ValueError:
-            alternative = x509.DNSName(name)
-        made = (
-            start(subject, issuer, key, begins, ends)
-            .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-            .sign(key if self_signed else self.key, hashes.SHA256())
-        )
-        file = self.directory / f"{self.count}.pem"
-        chain = [made] if self_signed else [made, self.certificate]
-        pem = b"".join(item.public_bytes(serialization.Encoding.PEM) for item in chain)
-        file.write_bytes(pem + write_key(key))
-        return made, file
-
-
-def make_name(text: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.COUNTRY_NAME, "CH"),
-            x509.NameAttribute(NameOID.COMMON_NAME, text),
-        ]
-    )
-
-
-def start(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    begins: float,
-    ends: float,
-) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now + datetime.timedelta(days=begins))
-        .not_valid_after(now + datetime.timedelta(days=ends))
-    )
-
-
-def write_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    directory = tmp_path_factory.mktemp("authority")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = make_name("Authority of the tests")
-    certificate = (
-        start(name, name, key, -100.0, 100.0)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = directory / "authority.pem"
-    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return Authority(directory=directory, key=key, certificate=certificate, file=file)
+    return make_authority(tmp_path_factory.mktemp("authority"))

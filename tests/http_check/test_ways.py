@@ -236,7 +236,9 @@ async def test_a_missing_file_of_authorities_is_no_fault_of_the_page(look_at: Lo
 async def test_a_renewed_file_of_authorities_is_read_again(
     serve: Serve, authority: Any, tmp_path: Path
 ) -> None:
-    from agent.host.http import Failure, HttpClient, Request, Response
+    from agent.host.connection import Failure
+    from agent.host.http import HttpClient, Request, Response
+    from agent.host.tls import Trust
     from agent.host.url import parse_url
 
     served = await serve(GOOD, tls=authority.serve_as("127.0.0.1"))
@@ -245,7 +247,7 @@ async def test_a_renewed_file_of_authorities_is_read_again(
     assert stranger is not None
     file.write_bytes((authority.directory / f"{authority.count}.pem").read_bytes())
     client = HttpClient()
-    request = Request(url=parse_url(f"https://127.0.0.1:{served.port}/"), ca_file=file)
+    request = Request(url=parse_url(f"https://127.0.0.1:{served.port}/"), trust=Trust(ca_file=file))
     assert isinstance(await client.fetch(request, 10), Failure)
     file.write_bytes(authority.file.read_bytes())
     assert isinstance(await client.fetch(request, 10), Response)
