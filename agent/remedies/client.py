@@ -178,7 +178,7 @@ async def run_job(
         )
     except asyncio.CancelledError:
         if data and tale.ended is None and not cancel.is_set():
-            job.leave()
+            job.close()
         else:
             await _finish(job, tale, grace)
         raise

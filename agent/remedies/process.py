@@ -19,9 +19,6 @@ from agent.remedies.surroundings import make_job_environment
 
 _LAST_WORDS = 600
 
-#: Jobs that were left to themselves on purpose: kept, so that nobody takes them for forgotten.
-_left: list[subprocess.Popen[bytes]] = []
-
 
 class JobProcess:
     """A running job: lines to it, lines from it, and when it exited.
@@ -115,24 +112,16 @@ class JobProcess:
             while line := await reader.readline():
                 yield line
 
-    def leave(self) -> None:
-        """Let it go on without us."""
-        self.hang_up()
-        _left.append(self._process)
-        self._release()
-
     def close(self) -> None:
-        """Release everything held for it; it has exited, or is beyond our reach."""
+        """Release everything held for it; what has not exited goes on without us."""
         self.hang_up()
-        if not self.exited.is_set():
-            _left.append(self._process)
-        self._release()
-
-    def _release(self) -> None:
         if self._transport:
             self._transport.close()
         elif self._process.stdout:
             self._process.stdout.close()
+        if not self.exited.is_set():
+            # It is left on purpose: Popen must neither take it for forgotten nor wait for it.
+            self._process.returncode = 0
         self._forget_pidfd()
         with suppress(OSError), self._errors:
             size = self._errors.seek(0, os.SEEK_END)
