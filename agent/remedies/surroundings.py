@@ -68,6 +68,9 @@ def make_ansible_environment(scratch: Path, collections: Sequence[str] = ()) -> 
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_LOCALHOST_WARNING": "0",
         "ANSIBLE_DEPRECATION_WARNINGS": "0",
+        # Modules would write their arguments to the system's log, secrets among them, and where
+        # there may be no room.
+        "ANSIBLE_NO_TARGET_SYSLOG": "1",
         "ANSIBLE_DUPLICATE_YAML_DICT_KEY": "error",
         # ansible-runner's: a result with more characters loses everything, its return code too.
         "MAX_EVENT_RES": "4000000",

@@ -195,7 +195,7 @@ def rotate_logs(lab: Lab) -> None:
 
 @pytest.fixture(scope="module")
 def cleaned() -> Iterator[Cleaned]:
-    """A host with all that may go and much that may not, on a full `/`, after one run."""
+    """A host with what may go and much that may not, all on a full `/`, after one run."""
     with Lab.boot(build(packages=PACKAGES), size="400m") as lab:
         fill_caches(lab)
         crash_twice(lab)

@@ -285,40 +285,80 @@ ROOT = f"""\
 version: 1
 checks:
   root: {{type: disk, path: /, every: 2s, stable_for: 2s, timeout: 20s}}
+  web: {{type: service, unit: nginx.service, every: 2s, stable_for: 2s}}
 routes:
   ops: {{url: "{MAIL_ROUTE}", reasons: [escalated, held, healed, ended]}}
 """
 
 
+def install_on_root(lab: Lab) -> LabAgent:
+    """State, logs, mail and package cache all on `/`."""
+    agent = LabAgent(lab)
+    agent.install(ROOT)
+    lab.write("/root/fill.py", FILL)
+    lab.write("/root/plant.py", PLANT)
+    lab.run(["systemctl", "start", "nginx"])
+    agent.start_mail()
+    agent.start()
+    return agent
+
+
 @pytest.mark.long
-def test_a_root_without_anything_left_is_cleaned_by_what_lies_on_it(
-    lab_tree: Path,
+@pytest.mark.parametrize(
+    ("what", "field", "size", "count", "each"),
+    [
+        ("bytes", "avail", "500m", 40, 3_000_000),
+        ("inodes", "iavail", "500m,nr_inodes=9000", 4000, 100),
+    ],
+    ids=["bytes", "inodes"],
+)
+def test_a_root_without_anything_left_is_cleaned_and_told_and_nothing_is_lost(
+    lab_tree: Path, what: str, field: str, size: str, count: int, each: int
 ) -> None:
-    """State, logs, mail and package cache all on the one full filesystem."""
-    with Lab.boot(lab_tree, size="500m") as lab:
-        agent = LabAgent(lab)
-        agent.install(ROOT)
-        lab.write("/root/fill.py", FILL)
-        lab.write("/root/plant.py", PLANT)
+    with Lab.boot(lab_tree, size=size) as lab:
+        agent = install_on_root(lab)
         caches = "/var/cache/apt/archives"
-        lab.run(["mkdir", "-p", caches, "/var/lib/systemd/coredump"])
-        debs = f"for n in $(seq 1 40); do head -c 3M /dev/zero > {caches}/p$n.deb; done"
-        lab.run(["sh", "-c", debs])
+        debs = f"for n in $(seq 1 {count}); do head -c {each} /dev/zero > {caches}/p$n.deb; done"
+        lab.run(["sh", "-c", f"mkdir -p {caches}; {debs}"])
         lab.write("/var/log/app.log", "live\n")
         lab.run(["python3", "/root/plant.py", "/var/log", "10", "1000000"])
         precious = ["/var/log/audit.log.1", "/tmp/old.1.gz", "/var/lib/mysql/ib_logfile0"]
         for path in precious:
             lab.write(path, path)
         lab.run(["touch", "-d", "60 days ago", *precious])
-        agent.start_mail()
-        agent.start()
-        lab.run(["python3", "/root/fill.py", "bytes", "/root/full"])
-        assert int(lab.run(["df", "--output=avail", "/"]).stdout.split()[-1]) == 0
+        lab.run(["python3", "/root/fill.py", what, "/root/full"])
+        assert int(lab.run(["df", f"--output={field}", "/"]).stdout.split()[-1]) == 0
         incident = agent.wait(
             lambda: find_incident(agent, "root", "resolved"), "the root to be clean", 120
         )
         assert incident["resolved_by"] == "run"
         (run,) = agent.runs()
         assert "apt's package cache" in run["detail"]
-        agent.wait(agent.mails, "the mail")
+        (mail,) = agent.wait(agent.mails, "the mail")
+        assert mail["Subject"].startswith("[healed] /")
         assert [lab.read(path) for path in precious] == precious
+        lab.run(["systemctl", "kill", "-s", "KILL", "hostmend"])
+        agent.wait(lambda: agent.try_json("status"), "the agent to answer again")
+        story = agent.json("incident", "show", incident["id"])
+        assert [t["new"] for t in story["transitions"]] == FULL_STORY
+        assert {notice["state"] for notice in story["notices"]} == {"delivered"}
+        assert agent.json("status")["problems"] == []
+
+
+@pytest.mark.long
+def test_a_root_that_nobody_can_clean_does_not_keep_a_dead_service_down(lab_tree: Path) -> None:
+    with Lab.boot(lab_tree, size="500m") as lab:
+        agent = install_on_root(lab)
+        used, free = map(int, lab.run(["df", "--output=used,avail", "/"]).stdout.split()[-2:])
+        grow = (used + free) * 96 // 100 - used
+        lab.run(["sh", "-c", f"mkdir /root/full; head -c {grow}K /dev/zero > /root/full/fill"])
+        incident = wait_for(agent, "root", "escalated")
+        assert "nothing could be freed on /" in incident["why"]
+        assert "/root/full" in incident["why"], "the largest directory is not named"
+        lab.run(["systemctl", "kill", "-s", "KILL", "--kill-who=all", "nginx"])
+        assert wait_for(agent, "web", "resolved")["resolved_by"] == "run"
+        lab.run(["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1/"])
+        agent.wait(lambda: len(agent.mails()) >= 2, "both mails")
+        subjects = {str(mail["Subject"]).split(" on ")[0] for mail in agent.mails()}
+        assert subjects == {"[escalated] /", "[healed] nginx.service"}
+        assert find_incident(agent, "root", "escalated"), "the disk was forgotten"

@@ -48,6 +48,17 @@ def test_a_killed_service_is_restarted(host: Host, warm: bool) -> None:
     ]  # fmt: skip
 
 
+def test_what_a_run_is_given_does_not_go_to_the_systems_log(host: Host) -> None:
+    """Options may be secret, and the log may lie just where there is no room."""
+    host.kill()
+    for warm in (False, True):
+        outcome, detail, _ = host.mend(unit="nginx.service", validate=["nginx", "-t"], warm=warm)
+        assert outcome == "ok", detail
+    said = host.lab.run(["journalctl", "-o", "cat", "--no-pager"]).stdout
+    assert "Invoked with" not in said
+    assert "ansible" not in said
+
+
 def test_a_validation_that_fails_leaves_the_service_alone_and_asks_for_a_human(host: Host) -> None:
     process = host.ask("MainPID")
     host.lab.write("/etc/nginx/conf.d/broken.conf", "nonsense;\n")

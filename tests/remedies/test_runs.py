@@ -268,12 +268,13 @@ async def test_one_run_id_is_never_run_twice(bench, tmp_path):
     assert mark.read_text() == "x"
 
 
-async def test_a_spare_job_is_used_and_replaced(bench):
+async def test_a_spare_job_is_used_and_replaced(bench, until):
     bench.write("- ansible.builtin.command: {argv: ['true']}")
     spare = Spare(bench.runtime)
     await spare.refill()
+    # exec(2) closes the pipe that Popen waits for a moment before the environment can be read.
+    await until(bench.alive, "the job can be seen")
     ready = bench.alive()
-    assert ready
     result = await bench.run(bench.request(), spare=spare)
     assert result.outcome is Outcome.OK
     assert bench.of("started")[0]["pid"] in ready
@@ -285,10 +286,11 @@ async def test_a_spare_job_is_used_and_replaced(bench):
     assert bench.alive() == []
 
 
-async def test_a_spare_job_that_died_is_no_obstacle(bench):
+async def test_a_spare_job_that_died_is_no_obstacle(bench, until):
     bench.write("- ansible.builtin.command: {argv: ['true']}")
     spare = Spare(bench.runtime)
     await spare.refill()
+    await until(bench.alive, "the job can be seen")
     for pid in bench.alive():
         os.kill(pid, signal.SIGKILL)
     assert (await bench.run(bench.request(), spare=spare)).outcome is Outcome.OK

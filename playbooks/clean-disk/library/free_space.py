@@ -165,8 +165,9 @@ class Step:
             self.notes.append(f"{argv[0]} took longer than {TIME_LIMIT} s")
             return
         if done.returncode != 0:
+            # Warnings come first, and what made it give up last.
             words = (done.stderr or done.stdout).decode(errors="replace").split("\n")
-            why = next((word.strip() for word in words if word.strip()), "no word")
+            why = next((word.strip() for word in reversed(words) if word.strip()), "no word")
             self.notes.append(f"{' '.join(argv[:2])} failed: {why[:200]}")
 
     def remove(self, directory, choose, older_than):
@@ -407,8 +408,6 @@ def main():
             "steps": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
-        # To the system's log, that is: it would be written just where there is no room.
-        no_log=True,
     )
     given = module.params
     point = given["filesystem"]
