@@ -11,6 +11,7 @@ from agent.checks.http import HTTP
 from agent.checks.memory import MEMORY
 from agent.checks.process import PROCESS
 from agent.checks.service import SERVICE
+from agent.checks.updates import UPDATES
 
 CHECKS: dict[str, CheckType] = {
     "clock": CLOCK,
@@ -21,4 +22,5 @@ CHECKS: dict[str, CheckType] = {
     "memory": MEMORY,
     "process": PROCESS,
     "service": SERVICE,
+    "updates": UPDATES,
 }
