@@ -16,6 +16,7 @@ from pathlib import Path
 from agent import __version__
 from agent.agent import CheckStatus
 from agent.carriers import JobCarrier, Mail
+from agent.checks.service import SERVICE
 from agent.clock import Clock
 from agent.config import Config, load_config
 from agent.core.model import (
@@ -139,6 +140,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         def config() -> Config:
             return agent.loaded.config
 
+        machine.named = lambda: _name_units(config())
         memories = Memories(history.list_memories())
         remembered: dict[str, Memory] = {}
 
@@ -283,6 +285,7 @@ async def look_once(settings: Settings, names: tuple[str, ...]) -> tuple[CheckSt
         known = ", ".join(checks) or "none"
         raise NotFound(f"cannot look at {', '.join(unknown)}: configured are {known}")
     machine = await open_machine(clock)
+    machine.named = lambda: _name_units(loaded.config)
     memories = Memories()
     results: dict[str, Looked] = {}
     done = asyncio.Event()
@@ -411,6 +414,12 @@ def _make_forget(machine: Machine) -> Listener:
             machine.forget()
 
     return hear
+
+
+def _name_units(config: Config) -> frozenset[str]:
+    """Units that a check names: what looks at all units leaves these to it."""
+    services = [check for check in config.checks.values() if check.type is SERVICE]
+    return frozenset().union(*(check.type.names(check.options) for check in services))
 
 
 def _watched(config: Config, trigger: str) -> dict[str, frozenset[str]]:

@@ -45,6 +45,12 @@ class Clock:
         """What the host believes the time to be: seconds since the epoch. It may step."""
         return time.time()
 
+    def slept(self) -> float:
+        """Seconds since boot in which the host was suspended."""
+        # CLOCK_MONOTONIC stands still meanwhile (clock_gettime(2)).
+        boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return boottime - time.clock_gettime(time.CLOCK_MONOTONIC)
+
     def at_boottime(self, seconds: float) -> float:
         """The instant of a CLOCK_BOOTTIME reading in seconds."""
         return self._anchor + seconds

@@ -14,6 +14,7 @@ from agent.checks.service import SERVICE
 from agent.checks.tcp import TCP
 from agent.checks.tls import TLS
 from agent.checks.unix import UNIX
+from agent.checks.updates import UPDATES
 
 CHECKS: dict[str, CheckType] = {
     "clock": CLOCK,
@@ -27,4 +28,5 @@ CHECKS: dict[str, CheckType] = {
     "tcp": TCP,
     "tls": TLS,
     "unix": UNIX,
+    "updates": UPDATES,
 }

@@ -7,13 +7,19 @@ A unit that is up may still serve nobody; that is for checks of what it serves (
 from __future__ import annotations
 
 import fnmatch
-import signal
+import re
+import shutil
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from agent.checks.check import CheckOptions, CheckType, StepOptions, Watch
+from agent.checks.check import CheckOptions, CheckType, Proposal, StepOptions, Watch
+from agent.checks.failed_units import look_for_failed
+from agent.checks.unit_state import describe_state, judge, make_unavailable, needs_reason
+from agent.checks.unit_success import see_success
+from agent.checks.unit_wear import Limits, see_wear
+from agent.checks.values import Duration
 from agent.core.model import Evidence, Finding, Status
 from agent.errors import Unavailable
 from agent.host.exhaustion import find_shortage
@@ -21,9 +27,8 @@ from agent.host.intention import find_stop
 from agent.host.journal import read_log
 from agent.host.machine import Machine
 from agent.host.shortage import Shortage
-from agent.host.stops import Stop, StoppedBy
 from agent.host.systemd import Systemd
-from agent.host.units import UnitState, check_unit_name
+from agent.host.units import UnitState, check_unit_or_pattern, is_pattern
 
 #: Units that a default ladder never restarts: without them nobody gets at the host any more.
 PROTECTED = (
@@ -46,6 +51,11 @@ CAUSES = {
     "skipped": "A condition in its unit file kept it from starting.",
     "starting": "systemd is starting it.",
     "restarting": "systemd is restarting it by itself, as its Restart= says.",
+    "restarting-often": "It is up, but systemd restarted it again and again.",
+    "memory": "It is up, and has nearly all the memory that it may have.",
+    "tasks": "It is up, and has nearly all the processes and threads that it may have.",
+    "oom-killed": "It is up, but the kernel killed a process of it for want of memory.",
+    "overdue": "It has not succeeded for too long.",
     "stopping": "systemd is stopping it.",
     "reloading": "It is reading its configuration again.",
     "unclear": "It is down, and neither D-Bus nor the journal tells who wanted that.",
@@ -58,42 +68,91 @@ MEASUREMENTS = {
     "tasks_count": "Its processes and threads.",
     "tasks_limit_count": "Its `TasksMax=`.",
     "restarts_count": "Restarts by systemd itself since it was last started by a job.",
+    "oom_kills_count": "Processes of it that were killed for want of memory.",
+    "success_age_seconds": "Time since it last succeeded; before that, since it is watched.",
 }
 
-_UP_SOON = ("start", "restart", "")
+#: What a restart must be preceded by, where the program that tells is there: never turn a service
+#: that is up with an old configuration into one that is down with a new one.
+VALIDATIONS = {
+    "apache2.service": ("apache2ctl", "configtest"),
+    "haproxy.service": ("haproxy", "-c", "-q", "-f", "/etc/haproxy/haproxy.cfg"),
+    "httpd.service": ("httpd", "-t"),
+    "named.service": ("named-checkconf",),
+    "nginx.service": ("nginx", "-t"),
+    "postfix.service": ("postfix", "check"),
+    "postfix@-.service": ("postfix", "check"),
+    "squid.service": ("squid", "-k", "parse"),
+}
+#: Enabled and running, and yet there for one login or one console.
+_OF_ONE_USER = ("getty@*", "serial-getty@*", "console-getty*", "user@*", "autovt@*")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LONG_RUNNING = frozenset({"simple", "exec", "forking", "notify", "notify-reload", "dbus"})
 
 
 class ServiceOptions(CheckOptions):
-    """A systemd unit that shall be up."""
+    """A systemd unit that shall be up; or with a pattern, units that shall not have failed."""
 
     type: Literal["service"]
-    unit: Annotated[str, AfterValidator(check_unit_name)] = Field(
-        description="The unit with its suffix: `nginx.service`, `backup.timer`."
+    unit: Annotated[str, AfterValidator(check_unit_or_pattern)] = Field(
+        description="The unit with its suffix: `nginx.service`, `backup.timer`; or a pattern, "
+        "`*`, for units that have failed."
     )
+    ignore: tuple[str, ...] = Field(
+        default=(), description="With a pattern: units that are left out, also as patterns."
+    )
+    succeeded_within: Duration | None = Field(
+        default=None,
+        description="What the timer starts, or the unit itself, must succeed this often.",
+    )
+    warning: Limits = Field(default_factory=Limits, description="Limits of `warning`.")
+    critical: Limits = Field(default_factory=Limits, description="Limits of `critical`.")
+
+    @model_validator(mode="after")
+    def _check_pattern(self) -> ServiceOptions:
+        if is_pattern(self.unit):
+            for name in ("succeeded_within", "warning", "critical"):
+                if name in self.model_fields_set:
+                    raise ValueError(f"`{name}` is for one unit, and {self.unit} is a pattern")
+        elif self.ignore:
+            raise ValueError("`ignore` is for a pattern such as `unit: '*'`")
+        return self
 
 
 async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]:
-    """One finding, on the unit."""
+    """One finding on the unit; with a pattern one on each unit that has failed."""
     systemd = machine.systemd
     if systemd is None:
         why = machine.missing.get("systemd", "systemd is not PID 1 here")
-        return (_unavailable(options.unit, why),)
+        return (make_unavailable(options.unit, why),)
+
+    async def explain(finding: Finding, state: UnitState) -> Finding:
+        shortage = await find_shortage(machine, state)
+        return finding if shortage is None else blame(finding, shortage)
+
     try:
+        if is_pattern(options.unit):
+            return await look_for_failed(options.unit, options.ignore, machine, systemd, explain)
         state = await systemd.unit(options.unit)
         triggers = await _active_triggers(systemd, state)
         stop = None
-        if _needs_reason(state, triggers):
+        if needs_reason(state, triggers):
             stop = await find_stop(machine, systemd, state)
     except Unavailable as error:
-        return (_unavailable(options.unit, str(error)),)
+        return (make_unavailable(options.unit, str(error)),)
     if stop is not None and state.since is None:
         # systemd forgets a unit that nothing refers to, as soon as it is down.
         state = replace(state, since=stop.at)
     finding = judge(options.unit, state, stop=stop, triggers=triggers)
     if finding.status is Status.CRITICAL and finding.cause in ("failed", "stopped"):
-        shortage = await find_shortage(machine, state)
-        if shortage is not None:
-            finding = blame(finding, shortage)
+        finding = await explain(finding, state)
+    notes, now = machine.memory.notes, machine.clock.now()
+    finding = see_wear(finding, state, options.warning, options.critical, notes, now)
+    if options.succeeded_within is not None:
+        try:
+            finding = await see_success(finding, state, options.succeeded_within, machine, systemd)
+        except Unavailable as error:
+            return (make_unavailable(options.unit, str(error)),)
     return (finding,)
 
 
@@ -117,270 +176,28 @@ async def _active_triggers(systemd: Systemd, state: UnitState) -> tuple[str, ...
     return tuple(sorted(row.id for row in rows if row.active_state == "active"))
 
 
-def _rests(state: UnitState, triggers: tuple[str, ...]) -> str:
-    """Why `inactive` is this unit's state of rest; empty if it should be up."""
-    if triggers:
-        return f"waits for {', '.join(triggers)}"
-    if state.type == "oneshot" and not state.remain_after_exit:
-        return "runs once and ends"
-    if state.stop_when_unneeded:
-        return "is up only while another unit needs it"
-    return ""
-
-
-def _needs_reason(state: UnitState, triggers: tuple[str, ...]) -> bool:
-    """Whether the finding depends on who brought the unit down."""
-    if state.load_state in ("masked", "not-found", "error", "bad-setting"):
-        return False
-    return state.is_down and not _comes_up(state) and not _rests(state, triggers)
-
-
-def _comes_up(state: UnitState) -> bool:
-    """Whether a start of a unit that is down is queued."""
-    return state.is_down and state.job is not None and state.job.type in _UP_SOON
-
-
-def judge(
-    unit: str, state: UnitState, *, stop: Stop | None = None, triggers: tuple[str, ...] = ()
-) -> Finding:
-    """The finding on one state.
-
-    `stop`: who brought the unit down, where that matters. `triggers`: active units that start it.
-    """
-    up = state.active_state in ("active", "reloading", "refreshing", "activating")
-    if state.load_state == "masked":
-        return _ok(unit, state, f"{unit} is masked by an operator", intended=not up)
-    if state.load_state == "not-found":
-        if up:
-            summary = f"{unit} runs, but its unit file is gone: it will not start again"
-            return _failing(unit, state, Status.WARNING, "missing", summary)
-        summary = f"there is no {unit} on this host: install it, or correct the unit of this check"
-        return _failing(unit, state, Status.CRITICAL, "missing", summary)
-    if state.load_state in ("error", "bad-setting"):
-        why = f": {state.load_error}" if state.load_error else ""
-        if up:
-            summary = f"{unit} runs, but would not start again: its unit file is not usable{why}"
-            return _failing(unit, state, Status.WARNING, "unloadable", summary)
-        summary = f"{unit} cannot be started: its unit file is not usable{why}"
-        return _failing(unit, state, Status.CRITICAL, "unloadable", summary)
-    if _comes_up(state):
-        return _in_transition(unit, state, "starting")
-    match state.active_state:
-        case "active":
-            return _ok(unit, state, f"{unit} is {_shown(state)}")
-        case "activating":
-            return _judge_activating(unit, state)
-        case "deactivating":
-            return _in_transition(unit, state, "stopping")
-        case "reloading" | "refreshing":
-            return _in_transition(unit, state, "reloading")
-        case "failed":
-            return _judge_failed(unit, state, stop)
-        case "inactive":
-            return _judge_inactive(unit, state, stop, triggers)
-    summary = f"{unit} is {_shown(state)}"
-    return _failing(unit, state, Status.UNKNOWN, "unclear", summary)
-
-
-def _judge_activating(unit: str, state: UnitState) -> Finding:
-    # NRestarts counts from the last start by a job: above 0, systemd's own Restart= is at work.
-    if state.sub_state.startswith("auto-restart") or state.n_restarts:
-        return _in_transition(unit, state, "restarting")
-    if state.type == "oneshot" and not state.remain_after_exit:
-        return _ok(unit, state, f"{unit} is at its work")
-    return _in_transition(unit, state, "starting")
-
-
-def _judge_failed(unit: str, state: UnitState, stop: Stop | None) -> Finding:
-    if stop is not None and stop.by is StoppedBy.OPERATOR:
-        # Java answers a stop with 143, others with a time-out: systemd calls that failed.
-        return _ok(unit, state, f"{unit} was stopped by an operator", intended=True)
-    how = _ending(state)
-    summary = f"{unit} failed: {state.result or 'no result'}{f' ({how})' if how else ''}"
-    return _failing(unit, state, Status.CRITICAL, "failed", summary)
-
-
-def _judge_inactive(
-    unit: str, state: UnitState, stop: Stop | None, triggers: tuple[str, ...]
-) -> Finding:
-    if rest := _rests(state, triggers):
-        facts = {"At rest": f"{unit} {rest}"}
-        return _ok(unit, state, f"{unit} is at rest: it {rest}", facts=facts)
-    stop = stop or Stop(by=StoppedBy.UNCLEAR)
-    by = stop.by
-    if by is StoppedBy.OPERATOR:
-        return _ok(unit, state, f"{unit} was stopped by an operator", intended=True)
-    if by is StoppedBy.CONFLICT:
-        summary = f"{unit} was stopped by systemd for {stop.unit}, which cannot run beside it"
-        return _failing(unit, state, Status.CRITICAL, "conflict", summary)
-    if by is StoppedBy.NOBODY and state.unit_file_state.startswith("disabled"):
-        summary = f"{unit} is disabled by an operator and was not started since boot"
-        return _ok(unit, state, summary, intended=True)
-    if by is StoppedBy.UNCLEAR:
-        summary = (
-            f"{unit} is down, and the journal no longer tells whether an operator wanted that: "
-            f"start it, or stop it once more (systemctl stop {unit})"
-        )
-        return _failing(unit, state, Status.UNKNOWN, "unclear", summary)
-    if state.condition_failed or by is StoppedBy.CONDITION:
-        summary = f"{unit} was not started: a condition in its unit file was not met"
-        return _failing(unit, state, Status.WARNING, "skipped", summary)
-    if by is StoppedBy.ITSELF and _starts_on_demand(state):
-        rest = "was ended by itself and D-Bus starts it when it is asked for"
-        return _ok(unit, state, f"{unit} {rest}", facts={"At rest": f"{unit} {rest}"})
-    why = {
-        StoppedBy.NOBODY: f"{unit} was not started since boot, and it is not disabled",
-        StoppedBy.ITSELF: f"{unit} ended, and nobody stopped it",
-        StoppedBy.HOSTMEND: f"{unit} was stopped by a run of hostmend and not started again",
-        StoppedBy.DEPENDENCY: f"{unit} is down because {stop.unit or 'a unit it needs'} went down",
-    }[by]
-    implicates = (f"unit:{stop.unit}",) if by is StoppedBy.DEPENDENCY and stop.unit else ()
-    return _failing(unit, state, Status.CRITICAL, "stopped", why, implicates=implicates)
-
-
-def _starts_on_demand(state: UnitState) -> bool:
-    """Whether this is a D-Bus service that nobody has enabled to run all the time."""
-    return (
-        state.type == "dbus"
-        and state.result == "success"
-        and not state.unit_file_state.startswith("enabled")
-    )
-
-
-def _ok(
-    unit: str,
-    state: UnitState,
-    summary: str,
-    *,
-    intended: bool = False,
-    facts: dict[str, str] | None = None,
-) -> Finding:
-    return Finding(
-        subject=unit,
-        status=Status.OK,
-        summary=summary,
-        intended=intended,
-        since=state.since,
-        facts={**_facts(state), **(facts or {})},
-        measurements=_measurements(state),
-        resource=f"unit:{state.id}",
-    )
-
-
-def _failing(
-    unit: str,
-    state: UnitState,
-    status: Status,
-    cause: str,
-    summary: str,
-    *,
-    transition: str = "",
-    implicates: tuple[str, ...] = (),
-) -> Finding:
-    return Finding(
-        subject=unit,
-        status=status,
-        cause=cause,
-        summary=summary,
-        since=state.since,
-        facts=_facts(state),
-        measurements=_measurements(state),
-        transition=transition,
-        resource=f"unit:{state.id}",
-        implicates=implicates,
-    )
-
-
-def _in_transition(unit: str, state: UnitState, cause: str) -> Finding:
-    summary = f"{unit} is {cause} ({state.sub_state}): left to systemd"
-    return _failing(unit, state, Status.UNKNOWN, cause, summary, transition=cause)
-
-
-def _unavailable(unit: str, why: str) -> Finding:
-    return Finding(
-        subject=unit,
-        status=Status.UNKNOWN,
-        cause="unavailable",
-        summary=why,
-        resource=f"unit:{unit}",
-    )
-
-
-def _shown(state: UnitState) -> str:
-    return f"{state.active_state} ({state.sub_state})"
-
-
-def _ending(state: UnitState) -> str:
-    """How the main process ended: `exit code 1`, `killed by SIGKILL`; empty while it runs."""
-    match state.exec_main_code:
-        case 1:
-            return f"exit code {state.exec_main_status}"
-        case 2 | 3:
-            try:
-                name = signal.Signals(state.exec_main_status).name
-            except ValueError:
-                name = f"signal {state.exec_main_status}"
-            dumped = ", core dumped" if state.exec_main_code == 3 else ""
-            return f"killed by {name}{dumped}"
-    return ""
-
-
-def _facts(state: UnitState) -> dict[str, str]:
-    facts = {"State": _shown(state)}
-    if state.id != state.name:
-        facts["Unit"] = state.id
-    if state.load_state != "loaded":
-        facts["Loaded"] = f"{state.load_state} {state.load_error}".strip()
-    if state.result and state.result != "success":
-        facts["Result"] = state.result
-    if state.is_down and (how := _ending(state)):
-        facts["Main process"] = how
-    if state.active_state == "active" and state.sub_state == "exited" and state.type != "oneshot":
-        facts["Note"] = "its process has ended, and nothing of it is left to watch"
-    if state.n_restarts:
-        facts["Restarted by systemd"] = f"{state.n_restarts} times since it was last started"
-    if state.restart:
-        facts["Restart policy"] = state.restart
-    if state.unit_file_state:
-        facts["Unit file"] = state.unit_file_state
-    if state.job is not None:
-        facts["Job"] = f"{state.job.type or 'unknown'} ({state.job.id})"
-    if state.need_daemon_reload:
-        facts["Changed on disk"] = "systemd has not read it yet: run systemctl daemon-reload"
-    return facts
-
-
-def _measurements(state: UnitState) -> dict[str, float]:
-    known = {
-        "memory_bytes": state.memory_current,
-        "memory_limit_bytes": state.memory_max,
-        "tasks_count": state.tasks_current,
-        "tasks_limit_count": state.tasks_max,
-    }
-    if state.name.endswith(".service"):
-        known["restarts_count"] = state.n_restarts
-    return {name: float(value) for name, value in known.items() if value is not None}
-
-
 async def gather(
-    options: ServiceOptions, _finding: Finding, machine: Machine
+    options: ServiceOptions, finding: Finding, machine: Machine
 ) -> tuple[Evidence, ...]:
     """The unit's state, and the log of its present start only (or of the last one)."""
-    unit = options.unit
-    if machine.systemd is None:
+    unit = finding.subject if is_pattern(options.unit) else options.unit
+    if machine.systemd is None or is_pattern(unit):
         return ()
     try:
         state = await machine.systemd.unit(unit)
+        if finding.cause == "overdue" and state.starts:
+            state = await machine.systemd.unit(state.starts)
     except Unavailable as error:
         return (Evidence(title=f"State of {unit}", text=str(error)),)
     lines = [f"{state.id}: {state.description}"]
-    lines += [f"{name}: {value}" for name, value in _facts(state).items()]
+    lines += [f"{name}: {value}" for name, value in describe_state(state).items()]
     if state.main_pid:
         lines.append(f"Main process: {state.main_pid}")
     try:
         log = await read_log(state.id, state.invocation_id)
     except Unavailable as error:
         log = str(error)
+    unit = state.name
     return (
         Evidence(title=f"State of {unit}", text="\n".join(lines)),
         Evidence(title=f"Log of the last start of {unit}", text=log.strip() or "(no lines)"),
@@ -388,17 +205,78 @@ async def gather(
 
 
 def _watch(options: ServiceOptions) -> frozenset[Watch]:
-    return frozenset({Watch(trigger="systemd", what=options.unit)})
+    if is_pattern(options.unit):
+        return frozenset()
+    watched = {Watch(trigger="systemd", what=options.unit)}
+    if options.succeeded_within is not None and options.unit.endswith(".timer"):
+        # What a timer starts has its name, unless its Unit= says otherwise.
+        work = f"{options.unit.removesuffix('.timer')}.service"
+        watched.add(Watch(trigger="systemd", what=work))
+    return frozenset(watched)
 
 
 def _name(options: ServiceOptions) -> frozenset[str]:
-    return frozenset({options.unit})
+    return frozenset() if is_pattern(options.unit) else frozenset({options.unit})
+
+
+def _is_protected(unit: str) -> bool:
+    return any(fnmatch.fnmatchcase(unit, pattern) for pattern in PROTECTED)
 
 
 def _default_ladder(options: ServiceOptions) -> tuple[StepOptions, ...]:
-    if any(fnmatch.fnmatchcase(options.unit, pattern) for pattern in PROTECTED):
+    # A pattern may be for everything, and everything is never restarted.
+    if is_pattern(options.unit) or _is_protected(options.unit):
         return ()
     return (StepOptions(remedy="restart-service", options={"unit": options.unit}),)
+
+
+async def propose(machine: Machine) -> tuple[Proposal, ...]:
+    """Services that are enabled and run for long, each with its ladder; and what has failed."""
+    if machine.systemd is None:
+        return ()
+    try:
+        rows = await machine.systemd.list_units(["*.service"], ["active"])
+        running = [row.id for row in rows if row.sub_state == "running"]
+        states = [await machine.systemd.unit(name) for name in running]
+    except Unavailable:
+        return ()
+    chosen = [state for state in states if _suits(state)]
+    proposals = [_propose_one(state) for state in sorted(chosen, key=lambda state: state.id)]
+    proposals.append(
+        Proposal(
+            name="failed-units",
+            options={"type": "service", "unit": "*"},
+            why="whatever else fails on a host should be known",
+        )
+    )
+    return tuple(proposals)
+
+
+def _suits(state: UnitState) -> bool:
+    """Whether somebody wants it up all the time, and a restart of it harms nobody else."""
+    return (
+        state.type in _LONG_RUNNING
+        and state.unit_file_state.startswith("enabled")
+        and not state.stop_when_unneeded
+        and not _is_protected(state.id)
+        and not any(fnmatch.fnmatchcase(state.id, pattern) for pattern in _OF_ONE_USER)
+    )
+
+
+def _propose_one(state: UnitState) -> Proposal:
+    options: dict[str, object] = {"unit": state.id}
+    validate = VALIDATIONS.get(state.id)
+    if validate is not None and shutil.which(validate[0], path=_PATH):
+        options["validate"] = list(validate)
+    return Proposal(
+        name=re.sub("[^a-z0-9_.-]+", "-", state.id.removesuffix(".service").lower()).strip("-."),
+        options={
+            "type": "service",
+            "unit": state.id,
+            "ladder": [{"remedy": "restart-service", "options": options}],
+        },
+        why=f"{state.id} is enabled and runs: {state.description}",
+    )
 
 
 SERVICE = CheckType(
@@ -409,6 +287,7 @@ SERVICE = CheckType(
     identity=("unit",),
     causes=CAUSES,
     measurements=MEASUREMENTS,
+    propose=propose,
     gather=gather,
     watches=_watch,
     default_ladder=_default_ladder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -132,6 +133,37 @@ Amount = Annotated[
         json_schema_extra={
             "pattern": r"^[0-9]+(\.[0-9]+)?(%|[KMGT]?(i?B)?)$",
             "examples": ["10%", "500M"],
+        }
+    ),
+]
+
+
+_FREQUENCY = re.compile(r"([1-9][0-9]{0,5}) in (\S+)")
+
+
+def parse_frequency(text: str) -> tuple[int, float]:
+    """Times and seconds of `3 in 10m`. Raises ValueError with the way out."""
+    match = _FREQUENCY.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is no number of times within a time: write for example 3 in 10m"
+        )
+    return int(match[1]), parse_duration(match[2])
+
+
+def _check_frequency(value: object) -> object:
+    parse_frequency(value if isinstance(value, str) else str(value))
+    return value
+
+
+#: So many times within so long, as it is written: `3 in 10m`.
+Frequency = Annotated[
+    str,
+    BeforeValidator(_check_frequency),
+    Field(
+        json_schema_extra={
+            "pattern": r"^[1-9][0-9]* in ([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$",
+            "examples": ["3 in 10m"],
         }
     ),
 ]

@@ -134,6 +134,33 @@ def count_kills(*, container: bool = False, proc: Path = PROC, cgroup: Path = CG
         return None
 
 
+def read_reclaimable(group: str, *, cgroup: Path = CGROUP) -> int | None:
+    """Bytes that a control group holds for files, and gives back; None where nothing tells.
+
+    A unit that reads files fills its limit with them, and is not short of memory.
+    """
+    for path, names in (
+        (cgroup / group.lstrip("/"), ("inactive_file", "active_file")),
+        (cgroup / "memory" / group.lstrip("/"), ("total_inactive_file", "total_active_file")),
+    ):
+        try:
+            told = parse_pairs(read_text(path / "memory.stat"))
+        except Unavailable:
+            continue
+        if names[0] in told:
+            return sum(told.get(name, 0) for name in names)
+    return None
+
+
+def count_group_kills(group: str, *, cgroup: Path = CGROUP) -> int | None:
+    """Processes of a control group that were killed for want of memory; None in version 1."""
+    try:
+        told = parse_pairs(read_text(cgroup / group.lstrip("/") / "memory.events"))
+    except Unavailable:
+        return None
+    return told.get("oom_kill")
+
+
 def read_processors(*, proc: Path = PROC) -> ProcessorFigures:
     """Times of all processors. Raises Unavailable."""
     first = read_text(proc / "stat").partition("\n")[0].split()

@@ -28,6 +28,10 @@ def _no_run(_unit: str, _at: Instant) -> bool:
     return False
 
 
+def _no_names() -> frozenset[str]:
+    return frozenset()
+
+
 @dataclass(kw_only=True)
 class Machine:
     """What looks may use of this machine. An edge that is not there is None."""
@@ -42,6 +46,8 @@ class Machine:
     #: Whether a run of hostmend that concerns a unit was alive at an instant: what such a run stops
     #: is no operator's wish.
     ran: Callable[[str, Instant], bool] = _no_run
+    #: Units that checks of their own are for.
+    named: Callable[[], frozenset[str]] = _no_names
     #: What was found out of units that failed, by unit: which end of it, and whether it had room.
     shortages: dict[str, tuple[object, Shortage | None]] = field(default_factory=dict)
     #: Filesystems: how they are asked, and what is remembered of them.

@@ -158,10 +158,21 @@ class Systemd:
         (rows,) = await self._ask_manager("ListUnitsByNames", "as", [list(names)])
         return tuple(_read_row(row) for row in rows)
 
-    async def list_failed(self) -> tuple[UnitRow, ...]:
-        """Every unit that has failed, in whatever way it came to be loaded."""
-        (rows,) = await self._ask_manager("ListUnitsFiltered", "as", [["failed"]])
+    async def list_units(
+        self, patterns: Iterable[str], states: Iterable[str] = ()
+    ) -> tuple[UnitRow, ...]:
+        """Units of any of these names (`*` as in a shell) in any of these states; empty: in all.
+
+        However they came to be loaded: those that nothing has referred to are not among them.
+        """
+        body = [list(states), list(patterns)]
+        (rows,) = await self._ask_manager("ListUnitsByPatterns", "asas", body)
         return tuple(_read_row(row) for row in rows)
+
+    def find_primary(self, names: Iterable[str]) -> frozenset[str]:
+        """The primary names of units that are watched; of others the names themselves."""
+        known = self._by_name
+        return frozenset(known[name].id if name in known else name for name in names)
 
     async def version(self) -> str:
         """systemd's version as it says it: `252.38-1~deb12u1`."""

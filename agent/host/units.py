@@ -14,6 +14,9 @@ from agent.core.model import Instant
 KINDS = ("service", "socket", "timer", "path", "mount", "automount", "swap", "target")
 
 _NAME = re.compile(r"[A-Za-z0-9:_.\\@-]+")
+#: The same with what stands for others in a shell.
+_PATTERN = re.compile(r"[A-Za-z0-9:_.\\@*?!\[\]-]{1,255}")
+_WILD = frozenset("*?[")
 #: "Not set", or "no limit", in properties that are counts (systemd's UINT64_MAX).
 _UNSET = 2**64 - 1
 _UNIT_PATH = "/org/freedesktop/systemd1/unit/"
@@ -46,6 +49,23 @@ def check_unit_name(name: str) -> str:
     if prefix.endswith("@"):
         raise ValueError(f"{name!r} is a template: name an instance, such as {prefix}main.{kind}")
     return name
+
+
+def is_pattern(text: str) -> bool:
+    """Whether it is meant for several units: `*`, `app-*.service`."""
+    return bool(_WILD & set(text))
+
+
+def check_unit_or_pattern(text: str) -> str:
+    """A unit's name, or a pattern as `systemctl list-units` takes it; else ValueError."""
+    if not is_pattern(text):
+        return check_unit_name(text)
+    if not _PATTERN.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is no pattern for units: use letters, digits, :-_.\\@ and *, ?, [...], "
+            "such as app-*.service"
+        )
+    return text
 
 
 def unit_path(name: str) -> str:
@@ -118,6 +138,8 @@ class UnitState:
     exec_main_code: int = 0
     #: Its exit code, or the signal's number.
     exec_main_status: int = 0
+    #: CLOCK_MONOTONIC in seconds when it ended; 0: it has not, or systemd has forgotten it.
+    exec_main_ended: float = 0.0
     #: One start of the unit; empty before the first.
     invocation_id: str = ""
     #: `enabled`, `disabled`, `static`, `masked`, `generated` ...; empty without a unit file.
@@ -137,6 +159,8 @@ class UnitState:
     condition_failed: bool = False
     #: What is queued for it.
     job: Job | None = None
+    #: What a timer, socket or path starts; empty for other units.
+    starts: str = ""
     #: Sockets, timers and paths that start it.
     triggered_by: tuple[str, ...] = ()
     #: Units whose end is its end too.
@@ -145,6 +169,8 @@ class UnitState:
     #: Units that cannot run beside it, without targets (all conflict with shutdown.target).
     conflicts: tuple[str, ...] = ()
     stop_when_unneeded: bool = False
+    #: Its control group, `/system.slice/nginx.service`; empty without one.
+    control_group: str = ""
     #: Bytes and numbers of its control group; None where unknown or unlimited.
     memory_current: int | None = None
     memory_max: int | None = None
@@ -191,6 +217,7 @@ def read_state(
         main_pid=own.get("MainPID", 0),
         exec_main_code=own.get("ExecMainCode", 0),
         exec_main_status=own.get("ExecMainStatus", 0),
+        exec_main_ended=float(own.get("ExecMainExitTimestampMonotonic", 0)) / 1e6,
         invocation_id=bytes(unit.get("InvocationID", b"")).hex(),
         unit_file_state=unit.get("UnitFileState", ""),
         can_start=unit.get("CanStart", True),
@@ -203,6 +230,7 @@ def read_state(
         condition_failed=bool(unit.get("ConditionTimestamp", 0))
         and not unit.get("ConditionResult", True),
         job=job,
+        starts=own.get("Unit", "") if not name.endswith(".service") else "",
         triggered_by=tuple(unit.get("TriggeredBy", ())),
         binds_to=tuple(unit.get("BindsTo", ())),
         requires=tuple(unit.get("Requires", ())),
@@ -214,6 +242,7 @@ def read_state(
             )
         ),
         stop_when_unneeded=unit.get("StopWhenUnneeded", False),
+        control_group=own.get("ControlGroup", ""),
         memory_current=count("MemoryCurrent"),
         memory_max=count("MemoryMax"),
         tasks_current=count("TasksCurrent"),

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from agent.checks import CHECKS
-from agent.checks.service import CAUSES, ServiceOptions, judge, look
+from agent.checks.service import CAUSES, ServiceOptions, look
+from agent.checks.unit_state import judge
 from agent.clock import Clock
 from agent.core.model import Status
 from agent.host.machine import Machine

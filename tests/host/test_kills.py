@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 import uuid
@@ -147,4 +146,3 @@ async def test_a_real_kill_is_a_finding_until_it_is_old(small_group: Path) -> No
     (ended,) = [each for each in await look(over, later) if each.subject == KILLS]
     assert ended.status is Status.OK
     assert set(found.measurements) <= set(MEMORY.measurements)
-    assert os.getpid() != pid

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.checks import CHECKS
 from agent.core.model import Changes, Risk
 from agent.errors import NotFound
 from agent.remedies.catalog import SHIPPED, Catalog
@@ -60,12 +61,18 @@ def test_every_shipped_remedy_is_valid():
     catalog = Catalog.load([SHIPPED])
     assert catalog.problems == ()
     restart = catalog.get("restart-service")
-    assert restart.handles == {"service": ("failed", "stopped", "unresponsive")}
+    assert restart.handles == {"service": ("failed", "stopped")}
     assert restart.fills == {"unit": "subject"}
     assert all(option.configured_only for option in restart.options.values())
     for remedy in catalog.remedies.values():
         tests = {path.name for path in remedy.path.glob("test/*")}
         assert {"break.yml", "options.yml", "verify.yml"} <= tests, remedy.name
+
+
+@pytest.mark.parametrize("name", Catalog.load([SHIPPED]).remedies)
+def test_what_a_shipped_remedy_handles_can_happen(name):
+    for kind, causes in Catalog.load([SHIPPED]).get(name).handles.items():
+        assert set(causes) <= set(CHECKS[kind].causes)
 
 
 def test_the_digest_covers_every_name_and_byte(tmp_path):
