@@ -285,7 +285,7 @@ async def look_once(settings: Settings, names: tuple[str, ...]) -> tuple[CheckSt
     wanted = {name: checks[name].policy for name in (names or checks)}
 
     async def look(name: str) -> tuple[Finding, ...]:
-        return await checks[name].type.look(checks[name].options, machine)
+        return await checks[name].type.look(checks[name].options, machine.remember(Memory()))
 
     async def nothing() -> str:
         return ""

@@ -6,11 +6,13 @@ from agent.checks.check import CheckType
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
 from agent.checks.http import HTTP
+from agent.checks.log import LOG
 from agent.checks.service import SERVICE
 
 CHECKS: dict[str, CheckType] = {
     "demo": DEMO,
     "disk": DISK,
     "http": HTTP,
+    "log": LOG,
     "service": SERVICE,
 }

@@ -20,6 +20,8 @@ class Memory:
     kept: Mapping[str, str] = field(default_factory=dict)
     #: What this look wrote, as JSON; None: forgotten.
     written: dict[str, str | None] = field(default_factory=dict)
+    #: Shared by all looks of the check until the agent ends, and never durable.
+    hints: dict[str, Any] = field(default_factory=dict)
 
     def get(self, key: str) -> Any:
         """The value that was last put there; None when there is none."""
@@ -48,12 +50,13 @@ class Memories:
     def __init__(self, rows: Iterable[tuple[str, str, str]] = ()) -> None:
         """`rows`: check, key and JSON text of each value."""
         self._kept: dict[str, dict[str, str]] = {}
+        self._hints: dict[str, dict[str, Any]] = {}
         for check, key, text in rows:
             self._kept.setdefault(check, {})[key] = text
 
     def open(self, check: str) -> Memory:
         """For one look: what it writes is its own until `keep`."""
-        return Memory(kept=self._kept.get(check, {}))
+        return Memory(kept=self._kept.get(check, {}), hints=self._hints.setdefault(check, {}))
 
     def keep(self, check: str, memory: Memory) -> Mapping[str, str | None]:
         """From now on later looks see what this one wrote. Returns it, to be made durable."""
