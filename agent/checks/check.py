@@ -113,7 +113,7 @@ class Watch:
     `agent.triggers.TRIGGERS` has them, and each says what it watches.
     """
 
-    trigger: Literal["inotify", "systemd"]
+    trigger: Literal["inotify", "journal", "systemd"]
     what: str
 
 
