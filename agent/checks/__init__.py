@@ -8,6 +8,7 @@ from agent.checks.cpu import CPU
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
 from agent.checks.http import HTTP
+from agent.checks.log import LOG
 from agent.checks.memory import MEMORY
 from agent.checks.process import PROCESS
 from agent.checks.service import SERVICE
@@ -22,6 +23,7 @@ CHECKS: dict[str, CheckType] = {
     "demo": DEMO,
     "disk": DISK,
     "http": HTTP,
+    "log": LOG,
     "memory": MEMORY,
     "process": PROCESS,
     "service": SERVICE,

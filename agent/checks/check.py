@@ -113,7 +113,7 @@ class Watch:
     `agent.triggers.TRIGGERS` has them, and each says what it watches.
     """
 
-    trigger: Literal["pidfd", "psi", "systemd"]
+    trigger: Literal["inotify", "journal", "pidfd", "psi", "systemd"]
     what: str
 
 

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, PlainSerializer
 
 from agent.checks.check import CheckOptions, CheckType
 from agent.checks.peers import REFERENCE, SHARE, Address, Reference, find_blame
+from agent.checks.values import check_cause
 from agent.core.model import Evidence, Finding, Status
 from agent.core.units import format_duration
 from agent.errors import Unavailable
@@ -66,7 +67,6 @@ MEASUREMENTS = {
 #: Longest request for evidence, and what is kept of the body, in characters.
 _EVIDENCE_SECONDS, _EXCERPT = 5.0, 2000
 
-_CAUSE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20\x21-\x7e\t]*[\x21-\x7e])?)?")
 #: Headers that the connection itself decides on.
@@ -86,11 +86,7 @@ def _check_condition(text: str) -> str:
 
 
 def _check_cause(name: str) -> str:
-    if name in CAUSES:
-        raise ValueError(f"`{name}` is a cause that every http check has: choose another word")
-    if not _CAUSE.fullmatch(name):
-        raise ValueError(f"{name!r} cannot be a cause: use small letters, digits, `_` and `-`")
-    return name
+    return check_cause(name, known=CAUSES, kind="http")
 
 
 def _check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:

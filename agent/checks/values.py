@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Container
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from agent.core.units import parse_duration, parse_size, write_duration, write_size
 
@@ -177,3 +178,78 @@ def _check_path(path: str) -> str:
 
 #: An absolute path without `..`, in its plainest form.
 AbsolutePath = Annotated[str, AfterValidator(_check_path)]
+
+
+class Rate(NamedTuple):
+    """So many within so many seconds."""
+
+    amount: int
+    seconds: float
+
+
+_RATE = re.compile(r"(\S+) in (\S+)")
+
+
+def _read_rate(value: object) -> object:
+    if isinstance(value, Rate):
+        return value
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not found[1].isdecimal() or len(found[1]) > 9:
+        raise ValueError("a rate is a count and a time: write for example 5 in 1m")
+    return Rate(int(found[1]), _read_window(found[2]))
+
+
+def _read_growth(value: object) -> object:
+    if isinstance(value, Rate):
+        return value
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("growth is a size and a time: write for example 200M in 1m")
+    return Rate(parse_size(found[1]), _read_window(found[2]))
+
+
+def _read_window(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError("the time must be more than nothing: write for example 1m")
+    return seconds
+
+
+def _as_text(pattern: str, example: str) -> WithJsonSchema:
+    times = r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+"
+    return WithJsonSchema(
+        {"type": "string", "pattern": f"^{pattern} in {times}$", "examples": [example]}
+    )
+
+
+#: A count within a time: `5 in 1m`.
+Count = Annotated[
+    Rate,
+    BeforeValidator(_read_rate),
+    PlainSerializer(
+        lambda rate: f"{rate.amount} in {write_duration(rate.seconds)}", when_used="json"
+    ),
+    _as_text("[0-9]+", "5 in 1m"),
+]
+
+#: Bytes within a time: `200M in 1m`.
+Growth = Annotated[
+    Rate,
+    BeforeValidator(_read_growth),
+    PlainSerializer(
+        lambda rate: f"{write_size(rate.amount)} in {write_duration(rate.seconds)}",
+        when_used="json",
+    ),
+    _as_text(r"[0-9]+(\.[0-9]+)?[KMGT]?(i?B)?", "200M in 1m"),
+]
+
+_CAUSE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+def check_cause(name: str, *, known: Container[str], kind: str) -> str:
+    """A cause that a configuration names. `known`: those that every check of that kind has."""
+    if name in known:
+        raise ValueError(f"`{name}` is a cause that every {kind} check has: choose another word")
+    if not _CAUSE.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a cause: use small letters, digits, `_` and `-`")
+    return name

@@ -11,7 +11,13 @@ from pydantic.json_schema import models_json_schema
 from agent.checks import CHECKS
 from agent.checks.check import CheckType, StepOptions
 from agent.config.load import VERSION
-from agent.config.options import NAME, PolicyOptions, RouteOptions
+from agent.config.options import (
+    NAME,
+    PolicyOptions,
+    RecurringOptions,
+    RouteOptions,
+    StormOptions,
+)
 from agent.remedies.description import Remedy
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,8 +29,10 @@ def config_schema(
     """The schema of one file (2020-12); with `remedies`, their names and options too."""
     models: list[type[BaseModel]] = [
         PolicyOptions,
+        RecurringOptions,
         RouteOptions,
         StepOptions,
+        StormOptions,
         *(kind.model for kind in types.values()),
     ]
     references, definitions = models_json_schema(
@@ -34,6 +42,9 @@ def config_schema(
 
     def reference(model: type[BaseModel]) -> dict[str, Any]:
         return dict(references[(model, "validation")])
+
+    for model in models:
+        _write_defaults(model, defs[reference(model)["$ref"].rsplit("/", 1)[1]])
 
     for kind in types.values():
         own = defs[reference(kind.model)["$ref"].rsplit("/", 1)[1]]
@@ -69,6 +80,19 @@ def config_schema(
         },
         "$defs": defs,
     }
+
+
+def _write_defaults(model: type[BaseModel], schema: dict[str, Any]) -> None:
+    """Defaults as a configuration writes them: `10s`, not 10.0."""
+    plain = {
+        name: field.default
+        for name, field in model.model_fields.items()
+        if not field.is_required() and field.default_factory is None
+    }
+    written = model.model_construct(**plain).model_dump(mode="json", by_alias=True, warnings=False)
+    for key, own in schema["properties"].items():
+        if own.get("default") is not None and written.get(key) is not None:
+            own["default"] = written[key]
 
 
 def _named(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -169,3 +169,15 @@ def test_every_key_of_every_type_is_described_for_editors() -> None:
         if not value.get("description") and "const" not in value
     ]
     assert nameless == []
+
+
+def test_a_default_in_the_schema_is_as_a_configuration_writes_it() -> None:
+    kinds = {"string": str, "integer": int, "number": int | float, "boolean": bool}
+    wrong = [
+        f"{name}.{key}: {value['default']!r}"
+        for name, model in config_schema(CHECKS)["$defs"].items()
+        for key, value in model.get("properties", {}).items()
+        if value.get("default") is not None and value.get("type") in kinds
+        if not isinstance(value["default"], kinds[value["type"]])
+    ]
+    assert wrong == []
