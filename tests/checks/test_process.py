@@ -230,7 +230,7 @@ async def test_processor_time_is_told_once_the_window_is_full(
     # On a busy machine it gets little: what counts is that it is measured.
     finding = await until(lambda: see_failing(machine, given))
     assert finding.cause == "cpu"
-    assert 20 < finding.measurements["cpu_percent"] < 150
+    assert 20 <= finding.measurements["cpu_percent"] < 150
     assert time.process_time() > before
     assert process.poll() is None
 
