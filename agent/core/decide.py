@@ -18,10 +18,10 @@ from agent.core.holds import (
     NextStep,
     fill_lock,
     find_unseen_upstream,
+    is_about,
     next_step,
     rank,
     say_doubt,
-    silence_of,
     stale_checks,
     upstream_incidents,
     why_busy,
@@ -46,10 +46,9 @@ from agent.core.model import (
     Outcome,
     Pause,
     Policy,
-    Reason,
+    Question,
     Reconfigured,
     Reported,
-    ResolvedBy,
     Run,
     RunEnded,
     RunStarted,
@@ -57,13 +56,13 @@ from agent.core.model import (
     State,
     Status,
     Step,
-    Storm,
     Tick,
     Transition,
     Verb,
 )
 from agent.core.reasons import (
     Say,
+    answer_due,
     find_reasons,
     mark_said,
     opened_due,
@@ -72,6 +71,7 @@ from agent.core.reasons import (
     write_notices,
     write_report,
 )
+from agent.core.storm import find_storm_message, gather_storm, is_over, quiet_from
 from agent.errors import Conflict, Invalid, NotFound
 
 #: While something is being proved or confirmed, looks follow each other no faster than this.
@@ -113,8 +113,9 @@ def decide(host: Host, event: Event, policy: Policy, now: Instant) -> Decision:
         before = desk.host
         _forget_what_is_over(desk)
         _let_time_pass(desk)
-        _watch_for_storm(desk)
+        desk.host = replace(desk.host, storm=gather_storm(desk.host, policy, now))
         _plan(desk)
+        _speak_of_storm(desk)
         _speak(desk)
         _file_away(desk)
     look, wake = _when_to_look(desk)
@@ -407,15 +408,19 @@ def _approve(desk: _Desk, order: Ordered) -> None:
         by=order.by,
         until=desk.now + desk.policy.approval_for,
     )
+    question = incident.question
+    if not is_about(question, chosen.step, chosen.options):
+        # Approved before it was put, since something else still holds it.
+        question = replace(_make_question(chosen), asked=desk.now)
     retry_at = None if incident.retry_at is None else desk.now
-    desk.put(replace(incident, approval=approval, retry_at=retry_at))
+    desk.put(replace(incident, question=question, approval=approval, retry_at=retry_at))
 
 
 def _reject(desk: _Desk, order: Ordered) -> None:
     incident = desk.find(order.target)
     chosen = _chosen_for(desk, incident, "reject")
     rejected = (*incident.rejected, chosen.step.key)
-    desk.put(replace(incident, rejected=rejected, approval=None))
+    desk.put(replace(incident, rejected=rejected, question=None, approval=None))
 
 
 def _retry(desk: _Desk, order: Ordered) -> None:
@@ -514,70 +519,6 @@ def _let_time_pass(desk: _Desk) -> None:
                 desk.put(_with_retry(moved, desk))
 
 
-def _storm_members(desk: _Desk) -> list[Incident]:
-    """Confirmed criticals that still fail, and that nobody silenced."""
-    failing = (State.OPEN, State.REPAIRING, State.VERIFYING, State.ESCALATED)
-    return [
-        incident
-        for incident in desk.host.incidents
-        if incident.opened is not None
-        and incident.critical
-        and incident.state in failing
-        and silence_of(incident, desk.host, desk.policy, desk.now) is None
-    ]
-
-
-def _watch_for_storm(desk: _Desk) -> None:
-    policy, now, storm = desk.policy, desk.now, desk.host.storm
-    if desk.host.doubt is not None:
-        return
-    members = _storm_members(desk)
-    if storm is None:
-        fresh = [
-            i
-            for i in members
-            if i.opened is not None
-            and now < i.opened + policy.storm_window
-            and "storm" not in i.said
-        ]
-        if len(fresh) >= policy.storm_at:
-            desk.host = replace(desk.host, storm=Storm(since=now))
-        return
-    unsettled = [i for i in members if i.state is not State.ESCALATED]
-    told = [i for i in desk.host.incidents if "storm" in i.said]
-    unproved = (State.REPAIRING, State.VERIFYING, State.PROBATION)
-    in_doubt = unsettled or any(i.state in unproved for i in told)
-    over = now >= storm.since + policy.inhibit_for
-    if not storm.said:
-        if not members:
-            desk.host = replace(desk.host, storm=None)
-        elif now >= storm.since + policy.group_wait:
-            _tell_of_storm(desk, members, "began")
-            desk.host = replace(desk.host, storm=replace(storm, said=True))
-    elif over or not in_doubt:
-        _tell_of_storm(desk, told, "ended")
-        desk.host = replace(desk.host, storm=None)
-
-
-def _tell_of_storm(desk: _Desk, members: list[Incident], what: str) -> None:
-    """One message for the host, and each member's books say that it was told."""
-    details = {"storm": what, "incidents_count": str(len(members))}
-    for incident in sorted(members, key=lambda i: rank(i, desk.host, desk.policy)):
-        details[incident.id] = (
-            f"{incident.check} {incident.subject}: {incident.finding.summary} ({incident.state})"
-        )
-        keys = ["storm", f"opened:{incident.finding.status.value}"]
-        if what == "ended":
-            if incident.state.ended:
-                by_run = incident.resolved_by is ResolvedBy.RUN
-                keys.append("healed" if by_run else "ended")
-            elif incident.state is State.ESCALATED:
-                keys.append("escalated")
-        desk.put(mark_said(incident, Say(reason=Reason.STORM, keys=tuple(keys)), desk.now))
-    say = Say(reason=Reason.STORM, keys=(), details=details)
-    _write(desk, say, None)
-
-
 # Acting and speaking
 
 
@@ -602,12 +543,14 @@ def _plan(desk: _Desk) -> None:
         critical = incident.critical and confirmed(incident, check, critical=True)
         if held.hold is Hold.SHADOW:
             incident = _record_shadow(desk, incident, check)
+        if held.hold is Hold.APPROVAL:
+            incident = _put_question(desk, incident, check)
         if incident.state is State.OPEN:
             since = incident.held_since if incident.held_since is not None else desk.now
             incident = replace(incident, held_since=since if critical else None)
             why = _why_give_up(desk, incident, held)
             if why and critical:
-                incident = desk.signal(incident, Signal.EXHAUSTED, why)
+                incident = desk.signal(replace(incident, question=None), Signal.EXHAUSTED, why)
                 again = _with_retry(incident, desk)
                 if not isinstance(next_step(again, check, desk.host, desk.policy, desk.now), str):
                     incident = again
@@ -618,8 +561,8 @@ def _why_give_up(desk: _Desk, incident: Incident, held: Held) -> str:
     """In words why a human is needed for a held incident; empty when waiting may help."""
     if held.hold is Hold.NO_REMEDY:
         return held.detail
-    since, wait = incident.held_since, desk.policy.approval_for
-    if held.hold is Hold.APPROVAL and since is not None and desk.now >= since + wait:
+    due = answer_due(incident, desk.policy)
+    if held.hold is Hold.APPROVAL and due is not None and desk.now >= due:
         return f"nobody answered: {held.detail}"
     return ""
 
@@ -640,6 +583,26 @@ def _record_shadow(desk: _Desk, incident: Incident, check: CheckPolicy) -> Incid
     return replace(incident, shadowed=(*incident.shadowed, chosen.step.key))
 
 
+def _put_question(desk: _Desk, incident: Incident, check: CheckPolicy) -> Incident:
+    """The incident with what somebody is asked: as it was put, while it is still about the same."""
+    chosen = next_step(incident, check, desk.host, desk.policy, desk.now)
+    if isinstance(chosen, str):  # pragma: no cover (it would have been held for this)
+        return incident
+    if is_about(incident.question, chosen.step, chosen.options):
+        return incident
+    return replace(incident, question=_make_question(chosen))
+
+
+def _make_question(chosen: NextStep) -> Question:
+    return Question(
+        step=chosen.step.key,
+        remedy=chosen.step.remedy,
+        risk=chosen.step.risk,
+        options=chosen.options,
+        digest=chosen.step.digest,
+    )
+
+
 def _start_next(desk: _Desk, incident: Incident, check: CheckPolicy) -> None:
     chosen = next_step(incident, check, desk.host, desk.policy, desk.now)
     if isinstance(chosen, str):  # pragma: no cover (it would have been held for this)
@@ -652,7 +615,9 @@ def _start_next(desk: _Desk, incident: Incident, check: CheckPolicy) -> None:
         step=chosen.step.key,
     )
     retries = incident.retries + (incident.state is State.ESCALATED)
-    bound = replace(incident, run=run.id, retries=retries, approval=None, run_ended=None)
+    bound = replace(
+        incident, run=run.id, retries=retries, question=None, approval=None, run_ended=None
+    )
     desk.signal(bound, Signal.PLANNED, f"{run.remedy} planned as {run.id}")
     _start(desk, run)
 
@@ -676,15 +641,30 @@ def _start(desk: _Desk, run: Run) -> None:
     desk.runs.append(run)
 
 
+def _speak_of_storm(desk: _Desk) -> None:
+    """One message for the host, and the books of each incident of it say what it was told."""
+    storm, policy, now = desk.host.storm, desk.policy, desk.now
+    if storm is None or desk.host.doubt is not None:
+        return
+    over = is_over(desk.host, desk.holds, policy, now)
+    found = find_storm_message(desk.host, desk.holds, policy, now, over=over)
+    if found is not None:
+        say, settled = found
+        for incident in desk.host.incidents:
+            if incident.id in settled:
+                desk.put(mark_said(incident, settled[incident.id], now))
+        _write(desk, say, None)
+        storm = replace(storm, said=True)
+    desk.host = replace(desk.host, storm=None if over else storm)
+    if over:
+        # What it held back may go on now.
+        _plan(desk)
+
+
 def _speak(desk: _Desk) -> None:
     for incident in desk.host.incidents:
-        check = desk.policy.checks.get(incident.check)
-        chosen = None
-        if check is not None and incident.state in (State.OPEN, State.ESCALATED):
-            step = next_step(incident, check, desk.host, desk.policy, desk.now)
-            chosen = None if isinstance(step, str) else step
         held = desk.holds.get(incident.id)
-        for say in find_reasons(incident, held, chosen, desk.host, desk.policy, desk.now):
+        for say in find_reasons(incident, held, desk.host, desk.policy, desk.now):
             incident = mark_said(incident, say, desk.now)
             desk.put(incident)
             _write(desk, say, incident)
@@ -770,7 +750,7 @@ def _deadlines(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[Inst
         due.append(run.started + run.timeout)
     if incident.held_since is not None:
         due.append(incident.held_since + policy.held_after)
-        due.append(incident.held_since + policy.approval_for)
+        due += [answer] if (answer := answer_due(incident, policy)) is not None else []
     reminder = reminder_due(incident, policy)
     if incident.state is State.ESCALATED and reminder is not None:
         due.append(reminder)
@@ -801,6 +781,7 @@ def _deadlines_of_host(desk: _Desk) -> list[Instant]:
         due.append(host.transition_seen + policy.transition_for)
     if host.storm is not None:
         due += [host.storm.since + policy.group_wait, host.storm.since + policy.inhibit_for]
+        due.append(quiet_from(host, policy))
     due += [_when_to_forget(run, policy) for run in host.runs]
     waiting = any(i.state in (State.OPEN, State.ESCALATED) for i in host.incidents)
     if waiting:

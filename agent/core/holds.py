@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from agent.core.advance import confirmed
 from agent.core.model import (
@@ -19,6 +20,7 @@ from agent.core.model import (
     Mode,
     Outcome,
     Policy,
+    Question,
     Run,
     Silence,
     State,
@@ -95,7 +97,34 @@ def next_step(
             f"{step.remedy} {tried[step.key]} x" for step in wanted
         )
     options = fill_options(chosen, incident.finding)
+    question = incident.question
+    if needs_approval(chosen, check, policy) and is_about(question, chosen, options):
+        options = question.options
     return NextStep(step=chosen, options=options, lock=fill_lock(chosen, options))
+
+
+def is_about(
+    question: Question | None, step: Step, options: Mapping[str, object]
+) -> TypeGuard[Question]:
+    """Whether a question was for this step, with these options but for what a look measures."""
+
+    def bound(filled: Mapping[str, object]) -> Mapping[str, object]:
+        return {
+            name: value
+            for name, value in filled.items()
+            if name in step.options or not _is_measured(step.fills.get(name, ""))
+        }
+
+    return (
+        question is not None
+        and question.step == step.key
+        and question.digest == step.digest
+        and bound(question.options) == bound(options)
+    )
+
+
+def _is_measured(source: str) -> bool:
+    return source.removeprefix("finding.").startswith("measurements.")
 
 
 def mode_of(step: Step, check: CheckPolicy, policy: Policy) -> Mode:

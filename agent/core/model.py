@@ -252,6 +252,22 @@ class NoticeState(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Question:
+    """A run that needs somebody's word, with the options as they were when it was put.
+
+    What it measures goes on changing; what somebody was asked, and says yes to, does not.
+    """
+
+    step: str
+    remedy: str
+    risk: Risk
+    options: Mapping[str, object]
+    digest: str
+    #: When people were told of it; None: not yet.
+    asked: Instant | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Approval:
     """An operator's word for one run, bound to exactly what was shown."""
 
@@ -312,6 +328,7 @@ class Incident:
     held_since: Instant | None = None
     #: Steps an operator refused.
     rejected: tuple[str, ...] = ()
+    question: Question | None = None
     approval: Approval | None = None
     #: Escalated: when the ladder may be tried again, and how often it was since.
     retry_at: Instant | None = None
@@ -360,8 +377,10 @@ class Notice:
 
     @property
     def order(self) -> str:
-        """Messages with the same value reach a route in order of their creation."""
-        return self.incident.id if self.incident else ""
+        """Messages with the same value reach a route in order of their creation; empty: in any."""
+        if self.incident is not None:
+            return self.incident.id
+        return "storm" if self.reason is Reason.STORM else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,8 +406,10 @@ class Storm:
     """Many failures at once, treated as one cause."""
 
     since: Instant
-    #: The one message has been written.
+    #: Its first message has been written.
     said: bool = False
+    #: The incidents of it, also those that have ended meanwhile.
+    members: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.core.holds import NextStep, silence_of
+from agent.core.holds import silence_of
 from agent.core.model import (
     Held,
     Hold,
@@ -14,6 +14,7 @@ from agent.core.model import (
     Instant,
     Notice,
     Policy,
+    Question,
     Reason,
     ResolvedBy,
     RoutePolicy,
@@ -36,42 +37,53 @@ class Say:
     #: What goes into `Incident.said`.
     keys: tuple[str, ...]
     details: Mapping[str, str] = field(default_factory=dict)
+    #: Messages that it stands for: who takes one of them takes it.
+    instead: tuple[tuple[Reason, Incident], ...] = ()
+    #: Messages that have said the same: who takes one of them does not take it.
+    known_by: tuple[Reason, ...] = ()
 
 
 def find_reasons(
-    incident: Incident,
-    held: Held | None,
-    chosen: NextStep | None,
-    host: Host,
-    policy: Policy,
-    now: Instant,
+    incident: Incident, held: Held | None, host: Host, policy: Policy, now: Instant
 ) -> tuple[Say, ...]:
-    """Everything that must be said of an incident now; nothing while it is muted."""
+    """Everything that must be said of an incident by itself now.
+
+    Nothing while it is muted, nor while it belongs to a storm, whose messages speak for it.
+    """
     if incident.opened is None or _is_muted(incident, host, policy, now):
+        return ()
+    if _is_covered(incident, host):
         return ()
     if incident.state.ended:
         return tuple(_of_end(incident, host, policy, now))
-    return tuple(_of_life(incident, held, chosen, host, policy, now))
+    return tuple(_of_life(incident, held, policy, now))
 
 
 def _of_end(incident: Incident, host: Host, policy: Policy, now: Instant) -> Iterator[Say]:
-    by_run, covered = incident.resolved_by is ResolvedBy.RUN, _is_covered(incident, host)
-    if by_run and "healed" not in incident.said and not covered:
+    by_run = incident.resolved_by is ResolvedBy.RUN
+    if by_run and "healed" not in incident.said:
         yield Say(reason=Reason.HEALED, keys=("healed",))
-    spoken = [key for key in incident.said if key != "storm"]
-    if not by_run and spoken and "ended" not in incident.said and not covered:
+    if not by_run and incident.said and "ended" not in incident.said:
         yield Say(reason=Reason.ENDED, keys=("ended",), details={"why": incident.why})
-    if by_run and "recurring" not in incident.said:
-        count = count_repairs(incident, host, policy, now)
-        if count >= policy.recurring_after and count % policy.recurring_after == 0:
-            yield Say(
-                reason=Reason.RECURRING,
-                keys=("recurring",),
-                details={
-                    "repairs_count": str(count),
-                    "window_seconds": str(round(policy.recurring_window)),
-                },
-            )
+    count = find_recurring(incident, host, policy, now)
+    if count is not None and "recurring" not in incident.said:
+        yield Say(
+            reason=Reason.RECURRING,
+            keys=("recurring",),
+            details={
+                "repairs_count": str(count),
+                "window_seconds": str(round(policy.recurring_window)),
+            },
+        )
+
+
+def find_recurring(incident: Incident, host: Host, policy: Policy, now: Instant) -> int | None:
+    """How often it was repaired of late, where this repair makes that worth telling."""
+    if incident.resolved_by is not ResolvedBy.RUN:
+        return None
+    count = count_repairs(incident, host, policy, now)
+    is_told = count >= policy.recurring_after and count % policy.recurring_after == 0
+    return count if is_told else None
 
 
 def count_repairs(incident: Incident, host: Host, policy: Policy, now: Instant) -> int:
@@ -84,52 +96,78 @@ def count_repairs(incident: Incident, host: Host, policy: Policy, now: Instant) 
     )
 
 
-def _of_life(
-    incident: Incident,
-    held: Held | None,
-    chosen: NextStep | None,
-    host: Host,
-    policy: Policy,
-    now: Instant,
-) -> Iterator[Say]:
-    said, storm = incident.said, _is_covered(incident, host)
-    hold = {"hold": held.hold.value, "hold_detail": held.detail} if held else {}
+def _of_life(incident: Incident, held: Held | None, policy: Policy, now: Instant) -> Iterator[Say]:
     if incident.state is State.ESCALATED:
-        if storm or (incident.run is None and now < opened_due(incident, policy)):
-            return
-        reminder = reminder_due(incident, policy)
-        if "escalated" not in said or (reminder is not None and now >= reminder):
-            keys = ("escalated", f"opened:{incident.finding.status.value}")
-            yield Say(reason=Reason.ESCALATED, keys=keys, details={"why": incident.why, **hold})
+        yield from _of_escalated(incident, held, policy, now)
+    elif incident.state is not State.PROBATION:
+        yield from _of_open(incident, held, policy, now)
+
+
+def _of_escalated(
+    incident: Incident, held: Held | None, policy: Policy, now: Instant
+) -> Iterator[Say]:
+    if incident.run is None and now < opened_due(incident, policy):
         return
-    if incident.state is State.PROBATION:
-        return
-    if held and held.hold is Hold.APPROVAL and chosen:
-        bound = sorted(chosen.options.items())
-        key = f"approval:{chosen.step.key}:{chosen.step.digest}:{bound}"
-        if key not in said:
-            details = {
-                "remedy": chosen.step.remedy,
-                "risk": chosen.step.risk.value,
-                "digest": chosen.step.digest,
-                "options": ", ".join(f"{k}={v}" for k, v in sorted(chosen.options.items())),
-                **hold,
-            }
-            yield Say(reason=Reason.APPROVAL, keys=("approval", key), details=details)
-            return
-    explained = storm or (held is not None and held.hold in _EXPLAINED)
-    due = incident.finding.status is not Status.OK and now >= opened_due(incident, policy)
-    if due and not explained and not _opened_said(incident):
-        told = [f"opened:{incident.finding.status.value}"]
-        if held is not None and incident.critical:
-            told.append(f"held:{held.hold.value}")
-        yield Say(reason=Reason.OPENED, keys=tuple(told), details=hold)
-        return
-    asked = held is not None and held.hold is Hold.APPROVAL and "approval" in said
-    if held and incident.held_since is not None and not asked and not storm:
+    reminder = reminder_due(incident, policy)
+    if "escalated" not in incident.said or (reminder is not None and now >= reminder):
+        keys = ("escalated", f"opened:{incident.finding.status.value}")
+        instead = () if _opened_said(incident) else ((Reason.OPENED, incident),)
+        details = {"why": incident.why, **_describe_hold(held)}
+        yield Say(reason=Reason.ESCALATED, keys=keys, details=details, instead=instead)
+
+
+def _of_open(incident: Incident, held: Held | None, policy: Policy, now: Instant) -> Iterator[Say]:
+    question, hold = incident.question, _describe_hold(held)
+    opens = (
+        now >= opened_due(incident, policy)
+        and (held is None or held.hold not in _EXPLAINED)
+        and incident.finding.status is not Status.OK
+        and not _opened_said(incident)
+    )
+    told = (f"opened:{incident.finding.status.value}",) if opens else ()
+    if held is not None and held.hold is Hold.APPROVAL:
+        if question is not None and question.asked is None and now >= opened_due(incident, policy):
+            # Who hears of holds, or of failures, would be told the same once more.
+            others = (Reason.HELD, Reason.OPENED) if opens else (Reason.HELD,)
+            yield Say(
+                reason=Reason.APPROVAL,
+                keys=("approval", *told),
+                details={**_describe_options(question), **hold},
+                instead=tuple((reason, incident) for reason in others),
+            )
+    elif opens:
+        named = () if held is None or not incident.critical else (_named_key(held),)
+        yield Say(reason=Reason.OPENED, keys=(*told, *named), details=hold)
+    elif held is not None and incident.held_since is not None:
         key = f"held:{held.hold.value}"
-        if now >= incident.held_since + policy.held_after and key not in said:
-            yield Say(reason=Reason.HELD, keys=(key,), details=hold)
+        if now >= incident.held_since + policy.held_after and key not in incident.said:
+            known = (Reason.OPENED,) if _named_key(held) in incident.said else ()
+            yield Say(reason=Reason.HELD, keys=(key,), details=hold, known_by=known)
+
+
+def _named_key(held: Held) -> str:
+    """For the books: the message that it failed has named this hold."""
+    return f"opened, held:{held.hold.value}"
+
+
+def _describe_hold(held: Held | None) -> dict[str, str]:
+    return {} if held is None else {"hold": held.hold.value, "hold_detail": held.detail}
+
+
+def _describe_options(question: Question) -> dict[str, str]:
+    return {
+        "remedy": question.remedy,
+        "risk": question.risk.value,
+        "digest": question.digest,
+        "options": ", ".join(f"{k}={v}" for k, v in sorted(question.options.items())),
+    }
+
+
+def describe_question(question: Question) -> str:
+    """`restart-db (medium risk; unit=pg.service) waits for your word`."""
+    told = _describe_options(question)
+    options = f"; {told['options']}" if told["options"] else ""
+    return f"{question.remedy} ({told['risk']} risk{options}) waits for your word"
 
 
 def _opened_said(incident: Incident) -> bool:
@@ -139,8 +177,8 @@ def _opened_said(incident: Incident) -> bool:
 
 
 def _is_covered(incident: Incident, host: Host) -> bool:
-    """Whether the host's one storm message speaks, or is about to speak, for it."""
-    return host.storm is not None and (not host.storm.said or "storm" in incident.said)
+    """Whether the messages of the host's storm speak for it."""
+    return host.storm is not None and incident.id in host.storm.members
 
 
 def _is_muted(incident: Incident, host: Host, policy: Policy, now: Instant) -> bool:
@@ -160,14 +198,22 @@ def reminder_due(incident: Incident, policy: Policy) -> Instant | None:
     return incident.said_at + policy.remind_after
 
 
+def answer_due(incident: Incident, policy: Policy) -> Instant | None:
+    """When a question has waited long enough; None while nobody was asked."""
+    asked = None if incident.question is None else incident.question.asked
+    if asked is None or incident.held_since is None:
+        return None
+    # It may be put again: after a recovery that did not last, with the same question.
+    return max(asked, incident.held_since) + policy.approval_for
+
+
 def owes_words(incident: Incident, host: Host, policy: Policy, now: Instant) -> bool:
     """Whether an ended incident must be kept because something keeps its end unsaid for now."""
     if {"healed", "ended"} & set(incident.said):
         return False
     if _is_muted(incident, host, policy, now):
         return bool(incident.said)
-    by_run = incident.resolved_by is ResolvedBy.RUN
-    return _is_covered(incident, host) and (by_run or bool(incident.said))
+    return _is_covered(incident, host)
 
 
 def wants(route: RoutePolicy, reason: Reason, incident: Incident | None, policy: Policy) -> bool:
@@ -183,6 +229,11 @@ def wants(route: RoutePolicy, reason: Reason, incident: Incident | None, policy:
     )
 
 
+def was_critical(incident: Incident) -> bool:
+    """Whether it is, or has been, more than a warning."""
+    return _worst(incident) >= _SEVERITY[Status.CRITICAL]
+
+
 def _worst(incident: Incident) -> int:
     """The worst that is known of it: a route that was told of a failure is told of its end."""
     seen = {incident.finding.status, incident.before.status}
@@ -192,13 +243,20 @@ def _worst(incident: Incident) -> int:
     return max(_SEVERITY[status] for status in seen)
 
 
+def _takes(route: RoutePolicy, say: Say, incident: Incident | None, policy: Policy) -> bool:
+    if any(wants(route, reason, incident, policy) for reason in say.known_by):
+        return False
+    asked = ((say.reason, incident), *say.instead)
+    return any(wants(route, reason, other, policy) for reason, other in asked)
+
+
 def write_notices(
     say: Say, incident: Incident | None, policy: Policy, now: Instant, serial: int
 ) -> tuple[tuple[Notice, ...], int]:
     """One notice for each route that takes the message, and the last number used."""
     notices = []
     for route in policy.routes:
-        if wants(route, say.reason, incident, policy):
+        if _takes(route, say, incident, policy):
             serial += 1
             notices.append(
                 Notice(
@@ -242,5 +300,7 @@ def write_report(
 
 def mark_said(incident: Incident, say: Say, now: Instant) -> Incident:
     """The incident with this in its books."""
-    said = tuple(dict.fromkeys((*incident.said, *say.keys)))
-    return replace(incident, said=said, said_at=now)
+    said, question = tuple(dict.fromkeys((*incident.said, *say.keys))), incident.question
+    if "approval" in say.keys and question is not None and question.asked is None:
+        question = replace(question, asked=now)
+    return replace(incident, said=said, said_at=now, question=question)

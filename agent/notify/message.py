@@ -23,6 +23,7 @@ from agent.core.model import (
 from agent.core.units import format_duration
 from agent.host.text import fit_line
 from agent.notify.body import (
+    LISTED,
     Case,
     Said,
     count_of,
@@ -287,30 +288,58 @@ def _say_recurring(case: Case) -> Said:
 
 
 def _say_storm(case: Case) -> Said:
-    used = frozenset({"storm", "incidents_count"})
+    used = frozenset({"storm", "incidents_count", "ended_count", "needed_count", "asked"})
     count = len(case.details.keys() - used)
-    if case.details.get("storm") == "ended":
-        return Said(
-            tag="storm",
-            headline=f"over; see how each of {count_of(count, 'failure')} stands",
-            lead=f"The storm on {case.host} is over. hostmend speaks of each failure by itself "
-            "again. This is how they stand.",
-            commands=(("hostmend incidents", "how they stand now"),),
-            severity=Status.WARNING,
-            used=used,
-            rest="Failures",
-        )
+    ended = _number_of(case, "ended_count")
+    needed = min(_number_of(case, "needed_count"), count)
+    failures = count_of(count, "failure")
+    outcome = "all are over" if ended >= count else f"{ended} {'is' if ended == 1 else 'are'} over"
+    if needed:
+        outcome += f", you are needed for {needed}"
+    match case.details.get("storm"):
+        case "ended":
+            headline = f"the storm is over; of {failures} {outcome}"
+            lead = (
+                f"The storm on {case.host} is over. hostmend speaks of each failure by itself "
+                "again."
+            )
+        case "passed":
+            headline = f"{failures} at once, {outcome}"
+            lead = f"{failures} on {case.host} began together and were treated as one cause."
+        case _:
+            headline = f"{failures} at once, treated as one cause"
+            headline += f"; you are needed for {needed}" if needed else ""
+            lead = (
+                f"{failures} on {case.host} began together. hostmend treats them as one cause: it "
+                "repairs first what the others stand on, and sends this one message for all, and "
+                "one more when it is over."
+            )
+            ended = 0
+    severity = Status.OK if ended >= count else Status.WARNING
+    if needed or case.details.get("storm") not in ("ended", "passed"):
+        severity = Status.CRITICAL
+    asked = [i for i in case.details.get("asked", "").split() if i in case.details]
     return Said(
         tag="storm",
-        headline=f"{count_of(count, 'failure')} at once, treated as one cause",
-        lead=f"{count_of(count, 'failure')} on {case.host} began together. hostmend treats them as "
-        "one cause: it repairs the one that the others stand on, and sends this one message for "
-        "all.",
-        commands=(("hostmend incidents", "how they stand now"),),
-        severity=Status.CRITICAL,
+        headline=headline,
+        lead=lead,
+        next=("Those that wait for your word stay as they are until you answer.",) if asked else (),
+        commands=(
+            *(
+                (f"hostmend incident approve {i}", f"run what {i} waits for")
+                for i in asked[:LISTED]
+            ),
+            ("hostmend incidents", "how they stand now"),
+        ),
+        severity=severity,
         used=used,
         rest="Failures",
     )
+
+
+def _number_of(case: Case, name: str) -> int:
+    text = case.details.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def _say_agent(case: Case) -> Said:

@@ -93,7 +93,11 @@ def _dump(value: object) -> str:
         return to_json(value, inf_nan_mode="constants").decode()
     except PydanticSerializationError:
         plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        return json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace").decode()
+        return (
+            json.dumps(plain, ensure_ascii=False, default=sorted)
+            .encode("utf-8", "replace")
+            .decode()
+        )
 
 
 def number_of(item_id: str) -> int:

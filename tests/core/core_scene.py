@@ -26,6 +26,7 @@ from agent.core.model import (
     RunEnded,
     RunStarted,
     RunState,
+    Silence,
     State,
     Status,
     Step,
@@ -211,3 +212,16 @@ class Scene:
 
     def remedies(self) -> list[str]:
         return [run.remedy for run in self.runs]
+
+
+def mute(scene: Scene, seconds: float, *, runs: bool = False, **cover: Any) -> str:
+    """Silences everything, or what is named; gives the silence's id."""
+    silence = Silence(
+        id="",
+        starts=scene.now,
+        ends=scene.now + seconds,
+        by="",
+        runs=runs,
+        **(cover or {"checks": ("*",)}),
+    )
+    return scene.orders(Verb.SILENCE, silence=silence).made

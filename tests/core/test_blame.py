@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core_scene import Scene, check, step
 
-from agent.core.model import Hold, State
+from agent.core.model import Hold
 
 FULL = {"subject": "/srv", "cause": "full", "resource": "filesystem:/srv"}
 CLEAN = step("clean-disk", causes=("full",))
@@ -68,21 +68,3 @@ def test_a_full_disk_without_evidence_holds_nothing_back() -> None:
     scene.fails("disk", **FULL)
     scene.fails()
     assert scene.remedies() == ["clean-disk", "restart-service"]
-
-
-def test_a_storm_lasts_while_a_repair_of_it_is_not_proved() -> None:
-    names = ("a", "b", "c")
-    scene = Scene(*(check(name, stable_for=5.0) for name in names), storm_at=3, group_wait=3.0)
-    for name in names:
-        scene.fails(name)
-    scene.wait(4)
-    assert scene.said() == ["storm"]
-    for name in names:
-        scene.fails(name)
-        # It is well again before its run has ended.
-        scene.passes(name)
-        assert scene.state(name) is State.REPAIRING
-        scene.heals(name)
-        scene.keeps_passing(10, name)
-    assert [scene.state(name) for name in names] == [State.RESOLVED] * 3
-    assert scene.said() == ["storm", "storm"]

@@ -855,19 +855,6 @@ def test_an_old_finding_is_looked_at_again_before_acting() -> None:
     assert len(scene.runs) == 1
 
 
-def test_in_a_storm_only_the_root_most_is_repaired() -> None:
-    deep = [check(name, depends_on=("ok",)) for name in "ab"]
-    scene = Scene(*deep, check("root"), bare("ok"), slots=5, storm_at=3, upstream_for=0.0)
-    scene.orders(Verb.PAUSE)
-    for name in ("a", "b", "root"):
-        scene.fails(name)
-    scene.orders(Verb.RESUME)
-    assert [run.check for run in scene.runs] == ["root"]
-    assert name_of_hold(scene, "a") is Hold.STORM
-    scene.heals("root")
-    assert [run.check for run in scene.runs] == ["root", "a", "b"]
-
-
 def test_waiting_incidents_are_planned_root_most_first() -> None:
     scene = Scene(check("web", depends_on=("db",)), check("db"), check("old"), upstream_for=0.0)
     scene.orders(Verb.PAUSE)

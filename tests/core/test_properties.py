@@ -197,6 +197,8 @@ class World:
         #: Since when an incident is one of which something must be said.
         self.owed: dict[str, float] = {}
         self.told_by_storm: set[str] = set()
+        #: What the storm that lasts has said so far.
+        self.storm_words: list[str] = []
         self.told: set[tuple[Reason, str]] = set()
         self.sends = 0
         #: What an honest look sees; nothing means that all is well.
@@ -325,7 +327,8 @@ class World:
         self.host, self.last = decision.host, decision
         self.check_runs(before, event, decision)
         self.check_proofs(event, decision)
-        self.check_words(event, decision)
+        self.check_words(before, decision)
+        self.check_storm(before, decision)
         self.check_quiet(decision)
 
     def check_runs(self, before: Host, event: Event, decision: Decision) -> None:
@@ -409,7 +412,7 @@ class World:
                 # A host that slept for days has forgotten the run itself by now.
                 assert all(r.proved for r in decision.host.runs if r.id == incident.run)
 
-    def check_words(self, event: Event, decision: Decision) -> None:
+    def check_words(self, before: Host, decision: Decision) -> None:
         for moved in decision.transitions:
             if moved.old is None:
                 assert moved.incident not in self.ids
@@ -419,8 +422,8 @@ class World:
             self.ids.add(notice.id)
             if notice.incident is None:
                 assert notice.reason in (Reason.STORM, Reason.AGENT)
-                if notice.reason is Reason.STORM and notice.details["storm"] == "ended":
-                    self.told_by_storm |= set(notice.details)
+                if notice.reason is Reason.STORM:
+                    self.told_by_storm |= self.find_ended(decision) & set(notice.details)
                 continue
             assert notice.incident.opened is not None
             assert not self.is_muted(notice.incident)
@@ -436,6 +439,26 @@ class World:
                 assert (Reason.ENDED, incident.id) in self.told or by_storm
         for incident in decision.host.incidents:
             self.check_said(incident, decision)
+
+    def find_ended(self, decision: Decision) -> set[str]:
+        known = (*decision.host.incidents, *decision.ended)
+        return {incident.id for incident in known if incident.state.ended}
+
+    def check_storm(self, before: Host, decision: Decision) -> None:
+        """A storm speaks twice at most, or once; nothing of it speaks beside it."""
+        was, now = before.storm, decision.host.storm
+        for notice in decision.notices:
+            if notice.reason is Reason.STORM:
+                self.storm_words.append(notice.details["storm"])
+                assert self.storm_words in (["began"], ["began", "ended"], ["passed"])
+                if self.storm_words != ["began"]:
+                    self.storm_words = []
+            elif notice.incident is not None and was is not None and now is not None:
+                assert was.since != now.since or notice.incident.id not in now.members
+        if now is None:
+            self.storm_words = []
+        else:
+            assert self.storm_words == (["began"] if now.said else [])
 
     def is_muted(self, incident: Incident) -> bool:
         silence = silence_of(incident, self.host, self.policy, self.now)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from core_scene import EVERY_REASON, Scene, bare, check, step
+from core_scene import EVERY_REASON, Scene, bare, check, mute, step
 
 from agent.core.model import (
     Confirm,
@@ -19,26 +19,11 @@ from agent.core.model import (
     ResolvedBy,
     Risk,
     RoutePolicy,
-    Silence,
     State,
     Status,
     Verb,
 )
 from agent.core.reasons import wants
-
-
-def mute(scene: Scene, seconds: float, *, runs: bool = False, **cover: Any) -> str:
-    """Silences everything, or what is named; gives the silence's id."""
-    silence = Silence(
-        id="",
-        starts=scene.now,
-        ends=scene.now + seconds,
-        by="",
-        runs=runs,
-        **(cover or {"checks": ("*",)}),
-    )
-    return scene.orders(Verb.SILENCE, silence=silence).made
-
 
 # Opened
 
@@ -232,10 +217,13 @@ def test_an_escalated_incident_speaks_again_until_somebody_knows_of_it() -> None
 # Approval
 
 
-def test_an_approval_is_asked_for_at_once_and_only_once() -> None:
+def test_a_question_is_put_after_the_group_wait_and_only_once() -> None:
     asking = step(risk=Risk.HIGH, fills={"unit": "subject"}, options={"validate": "nginx -t"})
     scene = Scene(check("web", asking))
     scene.fails()
+    scene.wait(9.9)
+    assert scene.said() == []
+    scene.wait(0.1)
     assert scene.said() == ["approval"]
     assert scene.notices[0].details == {
         "remedy": "restart-service",
@@ -246,12 +234,22 @@ def test_an_approval_is_asked_for_at_once_and_only_once() -> None:
         "hold_detail": "restart-service (high risk) needs approval",
     }
     scene.keeps_failing(1200)
-    assert scene.said() == ["approval", "opened"]
+    assert scene.said() == ["approval"]
+
+
+def test_a_warning_that_was_told_and_asks_later_asks_once() -> None:
+    scene = Scene(check("web", step(risk=Risk.HIGH)))
+    scene.warns()
+    scene.wait(60)
+    scene.fails()
+    scene.wait(600)
+    assert scene.said() == ["opened", "approval"]
 
 
 def test_another_playbook_is_asked_for_anew() -> None:
     scene = Scene(check("web", step(risk=Risk.HIGH)))
     scene.fails()
+    scene.wait(10)
     scene.reconfigure(check("web", step(risk=Risk.HIGH, digest="d2")))
     assert [n.details["digest"] for n in scene.notices] == ["d1", "d2"]
 
@@ -259,11 +257,11 @@ def test_another_playbook_is_asked_for_anew() -> None:
 def test_an_approval_that_nobody_gives_lapses_into_a_call_for_a_human() -> None:
     scene = Scene(check("web", step(risk=Risk.HIGH)))
     scene.fails()
-    scene.keeps_failing(3590)
+    scene.keeps_failing(3600)
     assert scene.state() is State.OPEN
     scene.wait(10)
     assert scene.state() is State.ESCALATED
-    assert scene.said() == ["approval", "opened", "escalated"]
+    assert scene.said() == ["approval", "escalated"]
     why = "nobody answered: restart-service (high risk) needs approval"
     assert scene.notices[-1].details["why"] == why
     scene.fails()
@@ -295,6 +293,34 @@ def test_the_hold_it_was_opened_with_is_not_said_twice() -> None:
     assert scene.notices[0].details["hold"] == "shadow"
 
 
+def test_who_is_not_told_of_failures_is_told_of_the_hold() -> None:
+    default = RoutePolicy(name="chat", reasons=tuple(r for r in Reason if r is not Reason.OPENED))
+    scene = Scene(check("web", mode=Mode.SHADOW), routes=(EVERY_REASON, default))
+    scene.fails()
+    scene.keeps_failing(1000)
+    assert [(n.reason, n.route) for n in scene.notices] == [
+        (Reason.OPENED, EVERY_REASON.name),
+        (Reason.HELD, default.name),
+    ]
+
+
+@pytest.mark.parametrize("reason", [Reason.OPENED, Reason.HELD, Reason.APPROVAL])
+def test_whoever_hears_of_what_a_question_says_is_told_with_it(reason: Reason) -> None:
+    routes = (RoutePolicy(name="ops", reasons=(reason,)),)
+    scene = Scene(check("web", step(risk=Risk.HIGH)), routes=routes)
+    scene.fails()
+    scene.keeps_failing(600)
+    assert scene.said() == ["approval"]
+
+
+def test_who_is_told_of_failures_only_is_told_of_one_without_a_remedy() -> None:
+    routes = (RoutePolicy(name="ops", reasons=(Reason.OPENED,)),)
+    scene = Scene(bare("web"), routes=routes)
+    scene.fails()
+    scene.keeps_failing(2 * 24 * 3600, every=3600)
+    assert scene.said() == ["escalated"]
+
+
 def test_another_hold_is_told_too() -> None:
     scene = Scene(check("web", mode=Mode.SHADOW))
     scene.fails()
@@ -307,9 +333,10 @@ def test_another_hold_is_told_too() -> None:
 def test_after_an_approval_another_hold_is_still_told() -> None:
     scene = Scene(check("web", step(risk=Risk.HIGH)))
     scene.fails()
+    scene.wait(10)
     scene.orders(Verb.PAUSE)
     scene.keeps_failing(200)
-    assert scene.said() == ["approval", "opened"]
+    assert scene.said() == ["approval", "held"]
     assert scene.notices[-1].details["hold"] == "paused"
 
 
@@ -414,188 +441,6 @@ def test_what_was_never_told_and_ends_in_silence_stays_untold() -> None:
     assert scene.host.incidents == ()
     scene.wait(600)
     assert scene.said() == []
-
-
-# Storm
-
-
-def five(**changes: Any) -> list[Any]:
-    return [check(f"c{n}", **changes) for n in range(5)]
-
-
-def test_many_failures_at_once_are_one_message() -> None:
-    scene = Scene(*five(mode=Mode.SHADOW))
-    for n in range(5):
-        scene.fails(f"c{n}", summary=f"c{n} is dead")
-    assert scene.host.storm is not None
-    scene.wait(5)
-    assert scene.said() == []
-    scene.wait(5)
-    assert scene.said() == ["storm"]
-    (notice,) = scene.notices
-    assert notice.incident is None
-    assert notice.details["storm"] == "began"
-    assert notice.details["incidents_count"] == "5"
-    first = scene.incident("c0").id
-    assert notice.details[first] == "c0 c0.service: c0 is dead (open)"
-    scene.wait(880)
-    assert scene.said() == ["storm"]
-
-
-def test_a_storm_that_passes_ends_with_one_message() -> None:
-    scene = Scene(*five(stable_for=5.0, mode=Mode.SHADOW))
-    for n in range(5):
-        scene.fails(f"c{n}")
-    scene.wait(10)
-    for n in range(5):
-        scene.passes(f"c{n}")
-    assert scene.said() == ["storm"]
-    scene.wait(5)
-    for n in range(5):
-        scene.passes(f"c{n}")
-    assert scene.said() == ["storm", "storm"]
-    assert scene.notices[-1].details["storm"] == "ended"
-    assert scene.notices[-1].details["incidents_count"] == "5"
-    assert scene.host.incidents == ()
-    assert scene.host.storm is None
-
-
-def test_a_storm_that_a_repair_ends_tells_so_with_one_message() -> None:
-    scene = Scene(*five(stable_for=5.0), slots=5)
-    for n in range(5):
-        scene.fails(f"c{n}")
-    scene.wait(10)
-    for run in scene.runs:
-        scene.ends(run=run)
-    for _ in range(2):
-        for n in range(5):
-            scene.passes(f"c{n}")
-        scene.wait(5)
-    assert scene.said() == ["storm", "storm"]
-    assert {i.resolved_by for i in scene.ended} == {ResolvedBy.RUN}
-    assert all("healed" in i.said for i in scene.ended)
-    assert scene.host.incidents == ()
-
-
-def test_a_storm_that_is_over_before_its_message_loses_no_repair() -> None:
-    scene = Scene(*five(stable_for=0.0), slots=5, group_wait=100.0)
-    for n in range(5):
-        scene.fails(f"c{n}")
-    for run in scene.runs:
-        scene.ends(run=run)
-    for _ in range(2):
-        for n in range(5):
-            scene.passes(f"c{n}")
-    assert scene.said() == ["healed"] * 5
-    assert scene.host.storm is None
-    assert scene.host.incidents == ()
-
-
-def test_what_heals_before_the_storms_message_is_told_after_it() -> None:
-    scene = Scene(*five(stable_for=0.0), slots=5, group_wait=100.0)
-    for n in range(5):
-        scene.fails(f"c{n}")
-    scene.ends(run=scene.runs[0])
-    scene.passes("c0")
-    scene.passes("c0")
-    assert scene.state("c0") is State.RESOLVED
-    assert scene.said() == []
-    scene.wait(100)
-    assert scene.said() == ["storm", "healed"]
-    assert scene.said("c0") == ["healed"]
-
-
-def test_a_storm_ends_at_last_even_if_nothing_is_mended() -> None:
-    scene = Scene(*five(mode=Mode.SHADOW))
-    for n in range(5):
-        scene.fails(f"c{n}")
-    began = scene.now
-    scene.wait(900)
-    assert scene.host.storm is None
-    assert scene.said()[:2] == ["storm", "storm"]
-    assert scene.notices[1].created == began + 900
-    scene.wait(300)
-    assert scene.said() == ["storm"] * 2 + ["held"] * 5
-
-
-def test_a_storm_that_ends_in_calls_for_a_human_is_told_in_its_end_only() -> None:
-    scene = Scene(*[bare(f"c{n}") for n in range(5)])
-    for n in range(5):
-        scene.fails(f"c{n}")
-    scene.wait(300)
-    assert scene.said() == ["storm", "storm"]
-    assert all("escalated" in i.said for i in scene.host.incidents)
-    assert scene.host.storm is None
-
-
-def test_the_same_failures_are_no_second_storm() -> None:
-    scene = Scene(*five(mode=Mode.SHADOW), inhibit_for=20.0, storm_window=600.0)
-    for n in range(5):
-        scene.fails(f"c{n}")
-    scene.wait(100)
-    assert scene.said() == ["storm", "storm"]
-
-
-def test_an_operator_who_closes_a_storms_incident_is_not_told_of_it_twice() -> None:
-    scene = Scene(*five(stable_for=600.0), slots=5)
-    for n in range(5):
-        scene.fails(f"c{n}")
-    scene.wait(10)
-    for run in scene.runs:
-        scene.ends(run=run)
-    for n in range(5):
-        scene.passes(f"c{n}")
-    for n in range(5):
-        scene.orders(Verb.CLOSE, scene.incident(f"c{n}").id)
-    assert scene.said() == ["storm", "storm"]
-    assert scene.host.incidents == ()
-    assert all("ended" in i.said for i in scene.ended)
-
-
-def test_four_failures_are_no_storm_nor_are_five_that_are_far_apart() -> None:
-    scene = Scene(*five(mode=Mode.SHADOW))
-    for n in range(4):
-        scene.fails(f"c{n}")
-    scene.wait(60)
-    scene.fails("c4")
-    assert scene.host.storm is None
-    assert scene.said() == ["opened"] * 4
-
-
-def test_warnings_are_no_storm() -> None:
-    scene = Scene(*five(mode=Mode.SHADOW))
-    for n in range(5):
-        scene.warns(f"c{n}")
-    assert scene.host.storm is None
-
-
-def test_the_window_of_a_storm_is_over_when_it_is_over() -> None:
-    scene = Scene(*five(mode=Mode.SHADOW), storm_at=2, storm_window=30.0)
-    scene.fails("c0")
-    scene.wait(29)
-    scene.fails("c1")
-    assert scene.host.storm is None
-    scene.wait(28)
-    scene.fails("c2")
-    assert scene.host.storm is not None
-
-
-def test_silenced_failures_make_no_storm() -> None:
-    scene = Scene(*five(mode=Mode.SHADOW))
-    mute(scene, 600, checks=("c0",))
-    for n in range(5):
-        scene.fails(f"c{n}")
-    assert scene.host.storm is None
-
-
-def test_what_fails_later_than_the_storm_speaks_for_itself() -> None:
-    scene = Scene(*five(mode=Mode.SHADOW), bare("late"))
-    for n in range(5):
-        scene.fails(f"c{n}")
-    scene.wait(60)
-    scene.warns("late")
-    scene.wait(10)
-    assert scene.said() == ["storm", "opened"]
 
 
 # Routes

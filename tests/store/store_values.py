@@ -34,6 +34,8 @@ def values_of(kind: object) -> st.SearchStrategy[object]:
         return st.none()
     if origin is tuple:
         return st.lists(values_of(arguments[0]), max_size=2).map(tuple)
+    if origin is frozenset:
+        return st.frozensets(values_of(arguments[0]), max_size=2)
     if origin is Mapping:
         return st.dictionaries(values_of(arguments[0]), values_of(arguments[1]), max_size=2)
     assert isinstance(kind, type)
