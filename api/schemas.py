@@ -165,6 +165,7 @@ class Incident(Wire):
     resolved_by: ResolvedBy | None
     run: str | None = Field(description="Its run that is alive, or the last one")
     healed_by: str | None = Field(description="The run that a look proved")
+    relapses: int = Field(description="How often it passed by itself of late, and failed again")
     failing_since: When | None = Field(description="null while it passes")
     past_downtime_seconds: float = Field(
         description="Failing that is over; while `failing_since` is set, more is running"
@@ -195,6 +196,7 @@ class Incident(Wire):
             resolved_by=incident.resolved_by,
             run=incident.run,
             healed_by=incident.healed_by,
+            relapses=incident.relapses,
             failing_since=_when(incident.failing_since),
             past_downtime_seconds=incident.downtime,
             rejected=incident.rejected,

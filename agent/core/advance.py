@@ -19,6 +19,7 @@ from agent.core.model import (
     Policy,
     ResolvedBy,
     Run,
+    Seconds,
     State,
     Status,
     Transition,
@@ -56,6 +57,9 @@ class Signal(StrEnum):
     #: An operator closed it.
     CLOSED = "closed"
 
+
+#: More doublings than any `stable_at_most` needs.
+_DOUBLINGS = 32
 
 #: Looks during a run are recorded and change nothing; that is why `repairing` stays `repairing`.
 TABLE: Mapping[tuple[State, Signal], State] = {
@@ -130,7 +134,14 @@ def advance(
     moved = replace(incident, state=new, entered=now, why=why or str(signal))
     match new:
         case State.OPEN:
-            moved = replace(moved, opened=moved.opened or now, healed_by=None, after=None)
+            by_itself = incident.state is State.PROBATION and incident.healed_by is None
+            moved = replace(
+                moved,
+                opened=moved.opened or now,
+                healed_by=None,
+                after=None,
+                relapses=incident.relapses + by_itself,
+            )
         case State.PROBATION:
             proved = incident.run if incident.state is State.VERIFYING else None
             moved = replace(
@@ -215,7 +226,7 @@ def confirmed(incident: Incident, check: CheckPolicy, *, critical: bool = False)
     return sum(status in wanted for status in recent) >= check.confirm.times
 
 
-def signal_of_look(incident: Incident, check: CheckPolicy) -> Signal:
+def signal_of_look(incident: Incident, check: CheckPolicy, policy: Policy) -> Signal:
     """What the look that was just recorded means for this incident."""
     finding = incident.finding
     if finding.intended:
@@ -226,7 +237,7 @@ def signal_of_look(incident: Incident, check: CheckPolicy) -> Signal:
         return Signal.UNCLEAR
     if incident.state is State.PENDING and _cannot_be_confirmed(incident, check):
         return Signal.CLEARED
-    if incident.state is State.PROBATION and _is_stable(incident, check):
+    if incident.state is State.PROBATION and _is_stable(incident, check, policy):
         return Signal.STABLE
     return Signal.PASSED
 
@@ -242,10 +253,20 @@ def _cannot_be_confirmed(incident: Incident, check: CheckPolicy) -> bool:
     return no_failure or passed > check.confirm.of - check.confirm.times
 
 
-def _is_stable(incident: Incident, check: CheckPolicy) -> bool:
-    """A look that began `stable_for` after the first passing one, with only passes between."""
+def _is_stable(incident: Incident, check: CheckPolicy, policy: Policy) -> bool:
+    """A look that began so long after the first passing one, with only passes between."""
     since = incident.passing_since
-    return since is not None and incident.looked >= since + check.stable_for
+    return since is not None and incident.looked >= since + stable_time(incident, check, policy)
+
+
+def stable_time(incident: Incident, check: CheckPolicy, policy: Policy) -> Seconds:
+    """How long it must stay whole: `stable_for`, and longer for what comes and goes."""
+    flaps = incident.relapses - policy.flap_after + 1
+    if flaps <= 0:
+        return check.stable_for
+    # Bounded before it is raised: a number of relapses has no end.
+    longer = check.stable_for * 2.0 ** min(flaps, _DOUBLINGS)
+    return max(check.stable_for, min(longer, policy.stable_at_most))
 
 
 def verify_deadline(
@@ -292,7 +313,7 @@ def settle(
                 return None
             if incident.finding.status is Status.OK:
                 # A look of the time before the run's end was known, but begun after it.
-                return signal_of_look(incident, check), incident.finding.summary
+                return signal_of_look(incident, check, policy), incident.finding.summary
             if now >= verify_deadline(incident, run, check, policy):
                 return Signal.UNPROVED, f"still {incident.finding.status} after the run"
         case _:

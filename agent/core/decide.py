@@ -12,6 +12,7 @@ from agent.core.advance import (
     record_look,
     settle,
     signal_of_look,
+    stable_time,
     verify_deadline,
 )
 from agent.core.holds import (
@@ -48,7 +49,9 @@ from agent.core.model import (
     Policy,
     Question,
     Reconfigured,
+    Recovery,
     Reported,
+    ResolvedBy,
     Run,
     RunEnded,
     RunStarted,
@@ -79,6 +82,9 @@ _QUICK = 0.25
 #: A suspicion is looked at again after this; a host in transition after `_SLOW`.
 _SOON = 1.0
 _SLOW = 5.0
+
+#: Recoveries that are remembered at most: a host on which everything flaps has other troubles.
+_RECOVERIES = 500
 
 #: More doublings than any `retry_at_most` needs; without an end they would overflow.
 _DOUBLINGS = 32
@@ -260,12 +266,16 @@ def _open_pending(desk: _Desk, finding: Finding, event: Looked, check: CheckPoli
         seen=event.began,
         look_ended=event.ended,
         why=finding.summary or finding.cause,
+        relapses=sum(
+            (each.check, each.subject) == (check.name, finding.subject)
+            for each in desk.host.recoveries
+        ),
     )
     incident = record_look(blank, finding, event.began, event.ended, check)
     desk.transitions.append(
         Transition(incident=incident.id, at=desk.now, old=None, new=State.PENDING, why=incident.why)
     )
-    desk.signal(incident, signal_of_look(incident, check), finding.summary)
+    desk.signal(incident, signal_of_look(incident, check, desk.policy), finding.summary)
 
 
 def _take_finding(
@@ -276,7 +286,7 @@ def _take_finding(
         incident = replace(incident, before=finding)
     desk.put(incident)
     if not _is_too_early(desk, incident, event.began):
-        desk.signal(incident, signal_of_look(incident, check), finding.summary)
+        desk.signal(incident, signal_of_look(incident, check, desk.policy), finding.summary)
 
 
 def _is_too_early(desk: _Desk, incident: Incident, began: Instant) -> bool:
@@ -493,6 +503,7 @@ def _forget_what_is_over(desk: _Desk) -> None:
         runs=runs,
         silences=silences,
         paused=paused,
+        recoveries=tuple(r for r in host.recoveries if now < r.at + policy.flap_window),
         transition="" if over else host.transition,
         transition_seen=None if over else seen,
     )
@@ -684,9 +695,15 @@ def _file_away(desk: _Desk) -> None:
         if incident.state.ended and not owes_words(incident, desk.host, desk.policy, desk.now)
     )
     if done:
+        recovered = tuple(
+            Recovery(check=i.check, subject=i.subject, at=i.ended or desk.now)
+            for i in done
+            if i.opened is not None and i.resolved_by is ResolvedBy.ITSELF
+        )
+        recoveries = (*desk.host.recoveries, *recovered)[-_RECOVERIES:]
         ids = {incident.id for incident in done}
         left = tuple(i for i in desk.host.incidents if i.id not in ids)
-        desk.host = replace(desk.host, incidents=left)
+        desk.host = replace(desk.host, incidents=left, recoveries=recoveries)
         desk.ended.extend(done)
 
 
@@ -712,6 +729,7 @@ def _when_to_look(desk: _Desk) -> tuple[frozenset[str], Instant | None]:
 
 def _looks_due(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[tuple[str, Instant]]:
     last, pace = incident.look_ended, min(check.every, _SOON)
+    stable = stable_time(incident, check, desk.policy)
     due: list[tuple[str, Instant]] = []
     match incident.state:
         case State.PENDING if {Status.WARNING, Status.CRITICAL} & set(incident.recent):
@@ -723,7 +741,7 @@ def _looks_due(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[tupl
             quick = min(max(_QUICK, (last - ended) / 4), 2.0, check.every)
             due.append((check.name, ended if incident.looked < ended else last + quick))
         case State.PROBATION if incident.passing_since is not None:
-            due.append((check.name, max(incident.passing_since + check.stable_for, last + pace)))
+            due.append((check.name, max(incident.passing_since + stable, last + pace)))
         case State.PROBATION:
             due.append((check.name, last + pace))
         case State.OPEN | State.ESCALATED:
@@ -783,6 +801,7 @@ def _deadlines_of_host(desk: _Desk) -> list[Instant]:
         due += [host.storm.since + policy.group_wait, host.storm.since + policy.inhibit_for]
         due.append(quiet_from(host, policy))
     due += [_when_to_forget(run, policy) for run in host.runs]
+    due += [recovery.at + policy.flap_window for recovery in host.recoveries]
     waiting = any(i.state in (State.OPEN, State.ESCALATED) for i in host.incidents)
     if waiting:
         windows = (policy.budget_window, policy.attempts_window)

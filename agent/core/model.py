@@ -320,6 +320,8 @@ class Incident:
     run_ended: Instant | None = None
     #: The run that a look proved, while that proof stands.
     healed_by: str | None = None
+    #: How often it passed by itself of late, and failed again.
+    relapses: int = 0
     #: While it fails: since when. None while it passes.
     failing_since: Instant | None = None
     #: Seconds of failing that are over.
@@ -448,6 +450,15 @@ class Doubt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """A problem that ended by itself: another end of the same before long is flapping."""
+
+    check: str
+    subject: str
+    at: Instant
+
+
+@dataclass(frozen=True, kw_only=True)
 class Host:
     """All that decisions span, as one transaction sees it."""
 
@@ -459,6 +470,8 @@ class Host:
     storm: Storm | None = None
     paused: Pause | None = None
     doubt: Doubt | None = None
+    #: Within `Policy.flap_window`, oldest first.
+    recoveries: tuple[Recovery, ...] = ()
     #: What the whole host is doing that forbids runs (`booting`), and when that was last seen.
     transition: str = ""
     transition_seen: Instant | None = None
@@ -566,6 +579,11 @@ class Policy:
     #: Escalated: first wait before the ladder is tried again; it doubles up to the longest.
     retry_after: Seconds = 1800.0
     retry_at_most: Seconds = 6 * 3600.0
+    #: A problem that passed by itself and failed again this often within `flap_window` flaps: the
+    #: time for which it must stay whole doubles with each further time, up to `stable_at_most`.
+    flap_after: int = 3
+    flap_window: Seconds = 3600.0
+    stable_at_most: Seconds = 1800.0
     #: An escalated incident that nobody acknowledged speaks again.
     remind_after: Seconds = 24 * 3600.0
     #: An approval that nobody gives lapses, and one that was given must be used within this.

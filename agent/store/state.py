@@ -27,6 +27,7 @@ from agent.core.model import (
     Notice,
     NoticeState,
     Pause,
+    Recovery,
     Run,
     Silence,
     Storm,
@@ -81,6 +82,7 @@ _TRANSITION = TypeAdapter(Transition)
 _STORM = TypeAdapter(Storm | None)
 _PAUSE = TypeAdapter(Pause | None)
 _DOUBT = TypeAdapter(Doubt | None)
+_RECOVERIES = TypeAdapter(tuple[Recovery, ...])
 _TOKEN = TypeAdapter(Token)
 _ACTION = TypeAdapter(Action)
 
@@ -379,6 +381,7 @@ class State:
             storm=_STORM.validate_json(meta.get("storm", "null")),
             paused=_PAUSE.validate_json(meta.get("paused", "null")),
             doubt=_DOUBT.validate_json(meta.get("doubt", "null")),
+            recoveries=_RECOVERIES.validate_json(meta.get("recoveries", "[]")),
             serial=int(meta.get("serial", "0")),
         )
 
@@ -459,6 +462,8 @@ class State:
             meta["paused"] = _dump(new.paused)
         if new.doubt != old.doubt:
             meta["doubt"] = _dump(new.doubt)
+        if new.recoveries != old.recoveries:
+            meta["recoveries"] = _dump([asdict(each) for each in new.recoveries])
         if new.serial != old.serial:
             meta["serial"] = str(new.serial)
         return meta

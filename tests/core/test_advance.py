@@ -314,7 +314,8 @@ def test_a_look_means(
     finding: Finding,
     signal: Signal,
 ) -> None:
-    assert signal_of_look(incident(state, finding=finding, recent=recent), check) is signal, words
+    one = incident(state, finding=finding, recent=recent)
+    assert signal_of_look(one, check, Policy()) is signal, words
 
 
 @pytest.mark.parametrize(
@@ -329,8 +330,8 @@ def test_probation_lasts_until_a_look_begins_after_it(
     passing_since: float | None, looked: float, signal: Signal
 ) -> None:
     one = incident(State.PROBATION, OK, passing_since=passing_since, looked=looked)
-    assert signal_of_look(one, ONCE) is signal
-    assert signal_of_look(replace(one, state=State.VERIFYING), ONCE) is Signal.PASSED
+    assert signal_of_look(one, ONCE, Policy()) is signal
+    assert signal_of_look(replace(one, state=State.VERIFYING), ONCE, Policy()) is Signal.PASSED
 
 
 # Time
