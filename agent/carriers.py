@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ class Mail:
             for kept in await self._witness.read(incident.id):
                 (before if kept.stage == "before" else after).append(kept.evidence)
             listing = Listing(limit=20, where={"incident": incident.id})
-            runs = await self._read(lambda state: State.list_runs(state, listing))
+            found = await self._read(lambda state: State.list_runs(state, listing))
+            runs = tuple(_mask(run, self._config().hidden) for run in found)
         message = compose(
             notice,
             host=self._host,
@@ -168,3 +170,9 @@ class Mail:
             severity=message.severity,
             message_id=message.message_id,
         )
+
+
+def _mask(run: Run, hidden: Collection[tuple[str, str]]) -> Run:
+    """The run without the values that are shown to nobody."""
+    options = {k: "***" if (run.remedy, k) in hidden else v for k, v in run.options.items()}
+    return replace(run, options=options)

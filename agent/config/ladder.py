@@ -46,6 +46,9 @@ class LadderBuilder:
                     causes=self._causes(remedy, kind, causes, written, trail),
                     options=dict(written.options),
                     fills=self._fills(remedy, written, trail),
+                    hidden=frozenset(
+                        option for option, known in remedy.options.items() if known.no_log
+                    ),
                     risk=remedy.risk,
                     changes=remedy.changes,
                     timeout=remedy.timeout,

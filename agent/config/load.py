@@ -70,7 +70,7 @@ class Config:
     public_url: str | None
     #: Keep a runner loaded.
     warm: bool
-    #: (remedy, option): options in its ladders whose values are never shown.
+    #: (remedy, option): options whose values are never shown.
     hidden: frozenset[tuple[str, str]]
     #: As written, all files together, secrets included.
     raw: Mapping[str, Any] = field(repr=False)
@@ -165,11 +165,10 @@ def _load(
         public_url=public_url,
         warm=options.warm,
         hidden=frozenset(
-            (step.remedy, option)
-            for check in loaded.values()
-            for step in check.policy.ladder
-            for option in step.options
-            if catalog.remedies[step.remedy].options[option].no_log
+            (remedy.name, option)
+            for remedy in catalog.remedies.values()
+            for option, known in remedy.options.items()
+            if known.no_log
         ),
         raw=root.plain(),
     ), ()

@@ -611,6 +611,7 @@ def _make_question(chosen: NextStep) -> Question:
         risk=chosen.step.risk,
         options=chosen.options,
         digest=chosen.step.digest,
+        hidden=chosen.step.hidden,
     )
 
 

@@ -263,6 +263,8 @@ class Question:
     risk: Risk
     options: Mapping[str, object]
     digest: str
+    #: Options whose values are shown to nobody.
+    hidden: frozenset[str] = frozenset()
     #: When people were told of it; None: not yet.
     asked: Instant | None = None
 
@@ -500,6 +502,8 @@ class Step:
     options: Mapping[str, object] = field(default_factory=dict)
     #: Option -> finding field (`subject`, `cause`, `measurements.NAME`) for what is not fixed.
     fills: Mapping[str, str] = field(default_factory=dict)
+    #: Options whose values are shown to nobody.
+    hidden: frozenset[str] = frozenset()
     risk: Risk = Risk.LOW
     changes: Changes = Changes.SERVICE
     timeout: Seconds = 60.0

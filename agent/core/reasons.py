@@ -155,11 +155,12 @@ def _describe_hold(held: Held | None) -> dict[str, str]:
 
 
 def _describe_options(question: Question) -> dict[str, str]:
+    shown = {k: "***" if k in question.hidden else v for k, v in question.options.items()}
     return {
         "remedy": question.remedy,
         "risk": question.risk.value,
         "digest": question.digest,
-        "options": ", ".join(f"{k}={v}" for k, v in sorted(question.options.items())),
+        "options": ", ".join(f"{k}={v}" for k, v in sorted(shown.items())),
     }
 
 

@@ -176,6 +176,27 @@ async def test_a_broken_page_is_restored_proved_and_told(place: Place) -> None:
         assert b"[healed]" in place.letters[0]
 
 
+async def test_a_value_that_is_never_shown_is_in_no_message(place: Place) -> None:
+    remedy = place.home / "playbooks" / "mend-with-pin"
+    remedy.mkdir(parents=True)
+    (remedy / "remedy.yml").write_text(
+        "summary: Mend the page\nrisk: low\nchanges: files\ntimeout: 60s\n"
+        "handles: {demo: [broken]}\n"
+        "options: {pin: {no_log: true, required: true, description: Nobody shall know it.}}\n"
+    )
+    (remedy / "playbook.yml").write_text(
+        f"- hosts: localhost\n  gather_facts: false\n  tasks:\n"
+        f"    - ansible.builtin.copy: {{dest: {place.page}, content: '<p>whole</p> {MARK}'}}\n"
+    )
+    place.configure(check=", ladder: [{remedy: mend-with-pin, options: {pin: '471147'}}]")
+    async with started(place) as agent:
+        place.break_page()
+        await wait_for_state(agent, State.RESOLVED)
+        await until(lambda: len(place.letters) == 1)
+    assert b"mend-with-pin (pin=***)" in place.letters[0]
+    assert b"471147" not in place.letters[0]
+
+
 async def test_an_unusable_configuration_at_a_reload_leaves_the_old_one_at_work(
     place: Place,
 ) -> None:

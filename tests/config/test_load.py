@@ -152,6 +152,7 @@ def test_a_default_ladder_is_joined_with_what_the_remedy_says(load: Load) -> Non
         remedy="restart-service",
         causes=("failed", "stopped"),
         fills={"unit": "subject"},
+        hidden=frozenset({"key"}),
         risk=Risk.LOW,
         changes=Changes.SERVICE,
         timeout=60.0,
@@ -199,6 +200,10 @@ def test_a_remedy_of_another_type_serves_causes_that_the_check_itself_names(load
     assert step.causes == ("crowded",)
     assert step.options == {"unit": "db.service"}
     assert step.fills == {}
+
+
+def test_options_that_are_never_shown_are_known_of_every_remedy(load: Load) -> None:
+    assert load("version: 1").hidden == {("restart-service", "key")}
 
 
 def test_configured_is_what_checks_name_and_what_ladders_fix(load: Load) -> None:
