@@ -189,10 +189,11 @@ class AgentFacade(Protocol):
     async def close(self, incident_id: str, *, by: str) -> Incident: ...
     async def pause(self, *, by: str, seconds: float | None = None, why: str = "") -> None: ...
     async def resume(self, *, by: str) -> None: ...
-    async def confirm_host(self, *, by: str) -> None:
+    async def confirm_host(self, *, by: str, keep_tokens: bool = False) -> None:
         """The state is this host's, though it was lost or is a copy: runs and messages start again.
 
-        Raises Conflict when nothing is in doubt.
+        The tokens of the host that it is a copy of are revoked, unless `keep_tokens`. Raises
+        Conflict when nothing is in doubt.
         """
         ...
 
@@ -266,6 +267,13 @@ class AgentFacade(Protocol):
 
     def admits(self, token_id: str) -> bool:
         """Whether a token that was authenticated before still lets its holder in."""
+        ...
+
+    def why_closed(self) -> str:
+        """Why no token lets anybody in now, in words; empty when they do.
+
+        While the state may be a copy of another host's, its tokens may be that host's too.
+        """
         ...
 
     # The trail

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import math
 import socket
@@ -38,6 +37,7 @@ from agent.discovery import Discovery, compare, find_proposals
 from agent.engine import Engine, Listener
 from agent.errors import HostmendError, NotFound
 from agent.feed import Feed
+from agent.host.identity import Identity, hash_id, read_identity
 from agent.host.machine import Machine, open_machine
 from agent.host.memory import Memories, Memory
 from agent.host.transition import host_transition
@@ -48,6 +48,7 @@ from agent.remedies.catalog import SHIPPED, Catalog
 from agent.remedies.client import Spare, pack_modules, prepare_runtime
 from agent.running import Loaded, Parts, RunningAgent, describe_check
 from agent.settings import Settings
+from agent.store import origin
 from agent.store.history import History
 from agent.store.home import HISTORY, Home, make_private
 from agent.store.state import State
@@ -119,8 +120,8 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         state = home.state
         history = History(settings.state_dir / HISTORY)
         stack.callback(history.close)
-        machine_id = _identify_machine()
-        doubt = _find_doubt(home, machine_id)
+        identity = read_identity()
+        doubt = _find_doubt(home, identity)
         if home.lost:
             # Old evidence must not be taken for that of new incidents.
             state.set_meta("serial", str(history.find_last_number()))
@@ -188,7 +189,8 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             read=engine.read,
             witness=witness,
             host=host_name,
-            origin=_hash(machine_id + state.era),
+            # Hardware too: a copy that kept its machine-id has other messages of these numbers.
+            origin=hash_id(identity.machine + identity.hardware + state.era),
             clock=clock,
         )
         worker = Worker(
@@ -233,7 +235,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             ),
             loaded=loaded,
             find_troubles=lambda: (home.trouble, history.trouble),
-            machine_id=machine_id,
+            identity=identity,
             read_config=read,
             apply_config=apply,
             version=__version__,
@@ -332,29 +334,11 @@ async def discover(settings: Settings) -> Discovery:
     return compare(proposals, loaded.config, loaded.catalog, troubles=troubles)
 
 
-def _identify_machine() -> str:
-    """This host, without giving its machine id away (machine-id(5)).
-
-    https://www.freedesktop.org/software/systemd/man/latest/machine-id.html: hash it, keyed.
-    """
-    try:
-        identity = Path("/etc/machine-id").read_text().strip()
-    except OSError:
-        identity = ""
-    return _hash(identity or socket.gethostname())
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(f"hostmend:{text}".encode()).hexdigest()[:16]
-
-
-def _find_doubt(home: Home, machine: str) -> str:
+def _find_doubt(home: Home, here: Identity) -> str:
     """Why the state may not be this host's own; empty when it is, which is then recorded."""
-    recorded = home.state.get_meta("machine")
-    if recorded is not None and recorded != machine:
-        return "its state was written on another machine, so this may be a copy of that host"
-    if recorded is None:
-        home.state.set_meta("machine", machine)
+    if copied := origin.why_copied(home.state, here):
+        return copied
+    origin.complete(home.state, here)
     return home.lost
 
 

@@ -54,11 +54,13 @@ from agent.errors import (
     StoreError,
 )
 from agent.feed import Feed, LiveEvent
+from agent.host.identity import Identity
 from agent.host.machine import Machine
 from agent.remedies.catalog import Catalog
 from agent.remedies.description import Remedy
 from agent.remedies.options import check_options
 from agent.reports.incident import LISTED, Earlier, Exhibit, IncidentReport, make_report
+from agent.store import origin
 from agent.store.history import History
 from agent.store.state import Listing, number_of
 from agent.tokens import Tokens
@@ -113,7 +115,7 @@ class RunningAgent:
         host: str,
         config_path: str,
         find_troubles: Callable[[], tuple[str, ...]] = tuple,
-        machine_id: str = "",
+        identity: Identity,
     ) -> None:
         self._parts = parts
         self._loaded = loaded
@@ -123,7 +125,7 @@ class RunningAgent:
         self._host = host
         self._config_path = config_path
         self._find_troubles = find_troubles
-        self._machine_id = machine_id
+        self._identity = identity
         self._started = parts.clock.now()
         self._seen: dict[str, tuple[str, ...]] = {}
         self._numbers: dict[str, int] = {}
@@ -279,10 +281,8 @@ class RunningAgent:
         )
 
     def _list_problems(self) -> tuple[str, ...]:
-        doubt = self._parts.engine.host.doubt
         return (
-            *(() if doubt is None else (say_doubt(doubt),)),
-            *(trouble for trouble in self._find_troubles() if trouble),
+            *(trouble for trouble in (self.why_closed(), *self._find_troubles()) if trouble),
             *self.problems.values(),
         )
 
@@ -453,11 +453,16 @@ class RunningAgent:
     async def resume(self, *, by: str) -> None:
         await self._parts.engine.take(Ordered(verb=Verb.RESUME, by=by))
 
-    async def confirm_host(self, *, by: str) -> None:
+    async def confirm_host(self, *, by: str, keep_tokens: bool = False) -> None:
         if self._parts.engine.host.doubt is None:
             raise Conflict("cannot confirm this host: nothing is in doubt")
-        # First: were it not recorded, the next agent would doubt again, which does no harm.
-        await self._parts.engine.read(lambda state: state.set_meta("machine", self._machine_id))
+        read, here = self._parts.engine.read, self._identity
+        # In this order: an agent that dies in between doubts again, which does no harm.
+        copied = await read(lambda state: origin.why_copied(state, here))
+        if copied and not keep_tokens:
+            revoked = await self._parts.tokens.revoke_all(by=by)
+            self._tell(f"{by} revoked {revoked} tokens of the host that this one is a copy of")
+        await read(lambda state: origin.sign(state, here))
         await self._parts.engine.take(Ordered(verb=Verb.CONFIRM, by=by))
 
     # Remedies and runs
@@ -646,6 +651,8 @@ class RunningAgent:
     async def create_token(
         self, name: str, *, role: Role, by: str, seconds: float | None = None
     ) -> NewToken:
+        if why := self.why_closed():
+            raise Conflict(f"cannot create a token: {why}")
         return await self._parts.tokens.create(name, role=role, by=by, seconds=seconds)
 
     async def revoke_token(self, token_id: str, *, by: str) -> Token:
@@ -656,6 +663,10 @@ class RunningAgent:
 
     def admits(self, token_id: str) -> bool:
         return self._parts.tokens.admits(token_id)
+
+    def why_closed(self) -> str:
+        doubt = self._parts.engine.host.doubt
+        return "" if doubt is None else say_doubt(doubt)
 
     async def begin_action(self, *, by: str, what: str, target: str = "") -> Action:
         action = Action(id="", at=self._parts.clock.now(), by=by, what=what, target=target)

@@ -117,10 +117,24 @@ class Tokens:
     async def revoke(self, token_id: str, *, by: str) -> Token:
         async with self._writing:
             revoked = replace(self.get(token_id), revoked=self._now(), revoked_by=by)
-            await self._read(lambda state: state.update_token(revoked))
+            await self._read(lambda state: state.update_tokens([revoked]))
             # Last in memory: what the disk does not have must not be believed.
             self._put(revoked)
         return revoked
+
+    async def revoke_all(self, *, by: str) -> int:
+        """Lets nobody in any more with any token that lives; how many that were."""
+        async with self._writing:
+            now = self._now()
+            revoked = [
+                replace(token, revoked=now, revoked_by=by)
+                for token, _ in self._tokens.values()
+                if token.lives(now)
+            ]
+            await self._read(lambda state: state.update_tokens(revoked))
+            for token in revoked:
+                self._put(token)
+        return len(revoked)
 
     async def authenticate(self, secret: str) -> Token | None:
         """The living token with this secret, noting its use."""
@@ -150,7 +164,7 @@ class Tokens:
             # First in memory, so that requests meanwhile do not wait for the disk too.
             self._put(noted)
             try:
-                await self._read(lambda state: state.update_token(noted))
+                await self._read(lambda state: state.update_tokens([noted]))
             except StoreError as error:
                 _log.error("cannot note the use of token %s: %s", noted.id, error)
         return noted

@@ -159,8 +159,10 @@ class Authentication:
             await _refuse_unknown(scope)(scope, receive, send)
             return
         scope.setdefault("state", {})[CALLER] = caller
-        if caller is None or caller.token is None:
+        if caller is None or caller.token is None or scope.get("path") in OPEN_PATHS:
             await self._app(scope, receive, send)
+        elif why := self._agent.why_closed():
+            await make_problem(403, f"cannot answer over the network: {why}")(scope, receive, send)
         else:
             await self._app(scope, receive, self._watch_answer(caller, send))
 

@@ -829,6 +829,14 @@ class PauseOrder(Order):
     why: str = Field(default="", max_length=500)
 
 
+class ConfirmOrder(Order):
+    """The state is this host's own."""
+
+    keep_tokens: bool = Field(
+        default=False, description="Of a copy: the tokens of the original let people in here too"
+    )
+
+
 class ApproveOrder(Order):
     """Let the next run start."""
 

@@ -282,7 +282,7 @@ class State:
         """
         target = State(path, reserve=0)
         try:
-            for key in ("era", "machine"):
+            for key in ("era", "machine", "hardware"):
                 if key in self._meta:
                     target.set_meta(key, self._meta[key])
             target.set_meta("partial", "yes")
@@ -517,11 +517,12 @@ class State:
         self._keep_tokens()
         return token
 
-    def update_token(self, token: Token) -> None:
+    def update_tokens(self, tokens: Iterable[Token]) -> None:
+        """Saves changes of all of them, or of none."""
         with self._transaction():
-            self._db.execute(
+            self._db.executemany(
                 "UPDATE token SET body = ? WHERE id = ?",
-                (_dump(token), number_of(token.id)),
+                [(_dump(token), number_of(token.id)) for token in tokens],
             )
         self._keep_tokens()
 

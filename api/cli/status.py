@@ -60,14 +60,20 @@ def resume(as_json: Json = False) -> None:
     screen.line("Runs may start again.")
 
 
-def confirm_host(as_json: Json = False) -> None:
+def confirm_host(
+    keep_tokens: Annotated[
+        bool,
+        typer.Option("--keep-tokens", help="Of a copy: do not revoke the tokens of the original."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Accept a state that was lost, or is another machine's, as this host's own.
 
-    Until then nothing is repaired and nobody is told. Exit codes: 0 done, 1 nothing is in doubt,
-    3 no agent answers.
+    Until then nothing is repaired, nobody is told, and no token lets anybody in. Exit codes:
+    0 done, 1 nothing is in doubt, 3 no agent answers.
     """
     with open_client() as client:
-        status = client.post("/v1/confirm")
+        status = client.post("/v1/confirm", {"keep_tokens": keep_tokens})
     screen = Screen()
     if as_json:
         screen.json(status)

@@ -26,9 +26,14 @@ async def resume(agent: Agent, by: By) -> schemas.AgentStatus:
     return await show_status(agent)
 
 
-async def confirm_host(agent: Agent, by: By) -> schemas.AgentStatus:
-    """Accept a state that was lost or is a copy as this host's own: it acts and tells again."""
-    await agent.confirm_host(by=by)
+async def confirm_host(
+    agent: Agent, by: By, order: schemas.ConfirmOrder | None = None
+) -> schemas.AgentStatus:
+    """Accept a state that was lost or is a copy as this host's own: it acts and tells again.
+
+    Until then no token lets anybody in, so that only the UNIX socket takes this order."""
+    order = order or schemas.ConfirmOrder()
+    await agent.confirm_host(by=by, keep_tokens=order.keep_tokens)
     return await show_status(agent)
 
 

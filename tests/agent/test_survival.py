@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from agent import bootstrap
+from agent.agent import Role
 from agent.checks.demo import MARK
 from agent.core.model import NoticeState, Reason, State
 from agent.errors import Conflict
+from agent.host.identity import Identity
 from agent.host.page import PageServer
 from agent.running import RunningAgent
 from agent.settings import Settings
@@ -54,6 +56,12 @@ class Place:
     @property
     def titles(self) -> list[str]:
         return [str(json.loads(letter)["title"]) for letter in self.letters]
+
+    @property
+    def origins(self) -> set[str]:
+        """What the ids of its messages begin with; an id is a message's last line."""
+        last = [str(json.loads(letter)["message"]).split()[-1] for letter in self.letters]
+        return {name.rpartition(".")[0] for name in last}
 
     def mend(self) -> None:
         self.page.write_text(f"<p>whole</p>\n{MARK}\n")
@@ -96,17 +104,24 @@ async def heal(place: Place, agent: RunningAgent) -> str:
             await asyncio.sleep(0.05)
 
 
-async def live_once(place: Place) -> None:
-    """An agent that healed once, and has nothing left to say."""
+async def live_once(place: Place) -> set[str]:
+    """An agent that healed once, and has nothing left to say; how the ids of its messages begin."""
     place.mend()
     async with started(place) as agent:
         await heal(place, agent)
         await until(lambda: len(place.letters) == 2)
+    origins = place.origins
     place.letters.clear()
+    return origins
 
 
-def change_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "_identify_machine", lambda: "another machine")
+HERE = Identity(machine="a", hardware="dmi:1")
+#: A copy whose machine-id was made anew, and one that kept it.
+COPIES = (Identity(machine="b", hardware="dmi:2"), Identity(machine="a", hardware="dmi:2"))
+
+
+def be(monkeypatch: pytest.MonkeyPatch, identity: Identity) -> None:
+    monkeypatch.setattr(bootstrap, "read_identity", lambda: identity)
 
 
 async def wait_for_doubt(place: Place, agent: RunningAgent, word: str) -> None:
@@ -139,11 +154,13 @@ async def wait_for_healing(place: Place, agent: RunningAgent) -> None:
     await until(lambda: sum("[healed]" in title for title in place.titles) == 2)
 
 
+@pytest.mark.parametrize("copy", COPIES, ids=["a machine-id of its own", "the same machine-id"])
 async def test_a_clone_acts_on_nothing_and_tells_one_route_once_until_confirmed(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, copy: Identity
 ) -> None:
-    await live_once(place)
-    change_machine(monkeypatch)
+    be(monkeypatch, HERE)
+    original = await live_once(place)
+    be(monkeypatch, copy)
     for _ in range(2):
         # It is still a clone after a restart, and has told of it already.
         place.mend()
@@ -154,11 +171,15 @@ async def test_a_clone_acts_on_nothing_and_tells_one_route_once_until_confirmed(
         await wait_for_healing(place, agent)
     async with started(place) as agent:
         assert agent.status().problems == ()
+    # The original goes on counting from the same number.
+    assert len(original) == len(place.origins) == 1
+    assert original != place.origins
 
 
 async def test_messages_of_the_original_are_not_sent_by_its_clone(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    be(monkeypatch, HERE)
     await live_once(place)
     db = sqlite3.connect(place.settings.state_dir / "state.db")
     for number, body in db.execute("SELECT id, body FROM notice").fetchall():
@@ -168,12 +189,61 @@ async def test_messages_of_the_original_are_not_sent_by_its_clone(
         )
     db.commit()
     db.close()
-    change_machine(monkeypatch)
+    be(monkeypatch, COPIES[0])
     async with started(place) as agent:
         await wait_for_doubt(place, agent, "another machine")
         assert len((await agent.notices(state="due")).items) == 2
         await agent.confirm_host(by="me")
         await until(lambda: sum("[healed]" in title for title in place.titles) >= 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Identity(machine="a"), HERE),
+        (HERE, Identity(machine="a")),
+        (HERE, Identity(machine="a", hardware="xen:2")),
+    ],
+    ids=["an older agent did not record it", "it cannot be read any more", "only another can be"],
+)
+async def test_hardware_that_cannot_be_compared_raises_no_doubt(
+    place: Place, monkeypatch: pytest.MonkeyPatch, before: Identity, after: Identity
+) -> None:
+    place.mend()
+    for identity in (before, after, HERE):
+        be(monkeypatch, identity)
+        async with started(place) as agent:
+            assert agent.status().problems == ()
+    be(monkeypatch, COPIES[1])
+    async with started(place) as agent:
+        assert "another machine" in " ".join(agent.status().problems)
+
+
+@pytest.mark.parametrize("copy", COPIES, ids=["a machine-id of its own", "the same machine-id"])
+@pytest.mark.parametrize("keep", [False, True])
+async def test_tokens_of_the_original_let_nobody_into_its_clone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, copy: Identity, keep: bool
+) -> None:
+    place.mend()
+    be(monkeypatch, HERE)
+    async with started(place) as agent:
+        new = await agent.create_token("ci", role=Role.ADMIN, by="me")
+        assert agent.why_closed() == ""
+    be(monkeypatch, copy)
+    for _ in range(2):
+        async with started(place) as agent:
+            assert "hostmend confirm" in agent.why_closed()
+            with pytest.raises(Conflict, match="cannot create a token: this host is not confirmed"):
+                await agent.create_token("mine", role=Role.ADMIN, by="me")
+    async with started(place) as agent:
+        await agent.confirm_host(by="me", keep_tokens=keep)
+        assert agent.why_closed() == ""
+        assert (await agent.authenticate(new.secret) is not None) == keep
+        mine = await agent.create_token("mine", role=Role.ADMIN, by="me")
+    async with started(place) as agent:
+        assert agent.why_closed() == ""
+        assert (await agent.authenticate(new.secret) is not None) == keep
+        assert await agent.authenticate(mine.secret) is not None
 
 
 @pytest.mark.parametrize("how", ["corrupt", "gone"])

@@ -333,9 +333,12 @@ class FakeAgent:
         self.paused = None
         self.orders.append(("resume", by))
 
-    async def confirm_host(self, *, by: str) -> None:
+    async def confirm_host(self, *, by: str, keep_tokens: bool = False) -> None:
         if not self.doubt:
             raise Conflict("cannot confirm this host: nothing is in doubt")
+        if not keep_tokens:
+            for token in [t for t in self.token_list.values() if t.lives(self.now())]:
+                await self.revoke_token(token.id, by=by)
         self.doubt = ""
         self.orders.append(("confirm", by))
 
@@ -516,6 +519,9 @@ class FakeAgent:
         token = self.token_list.get(token_id)
         lasts = any(token.id == token_id for token in self.lasting.values())
         return lasts or (token is not None and token.lives(self.now()))
+
+    def why_closed(self) -> str:
+        return self.doubt
 
     async def begin_action(self, *, by: str, what: str, target: str = "") -> Action:
         if self.trail_error is not None:

@@ -160,6 +160,32 @@ async def test_a_secret_is_in_no_list_no_action_no_problem_and_no_log(web, caplo
     assert "127.0.0.1 sent a token that lets nobody in" in caplog.messages
 
 
+async def test_no_token_lets_anybody_in_while_the_state_is_in_doubt(web, tokens, subtests) -> None:
+    web.agent.doubt = "this host is not confirmed: `hostmend confirm`"
+    before = list(web.agent.orders)
+    for route in ROUTES:
+        with subtests.test(f"{route.method} {route.path}"):
+            answer = await ask(web, route, bearer(tokens[Role.ADMIN]))
+            if route.access is Access.OPEN:
+                assert answer.status_code == 200
+                continue
+            assert answer.status_code == 403
+            if route.path != "/v1/events":
+                assert "hostmend confirm" in answer.json()["detail"]
+    assert web.agent.orders == before
+    # Who has no token is told as little as ever.
+    wrong = await web.tcp.get("/v1/status", headers={"Authorization": "Bearer hm_wrong"})
+    assert (wrong.status_code, "confirm" in wrong.text) == (401, False)
+    assert (await web.unix.get("/v1/status")).status_code == 200
+    kept = await web.unix.post("/v1/confirm", json={"keep_tokens": True})
+    assert kept.status_code == 200
+    headers = bearer(tokens[Role.ADMIN])
+    assert (await web.tcp.get("/v1/status", headers=headers)).status_code == 200
+    web.agent.doubt = "again"
+    assert (await web.unix.post("/v1/confirm")).status_code == 200
+    assert (await web.tcp.get("/v1/status", headers=headers)).status_code == 401
+
+
 async def test_a_stream_ends_when_its_token_does(web, tokens, monkeypatch) -> None:
     monkeypatch.setattr("api.routes.events.KEEP_ALIVE_SECONDS", 0.01)
     new = tokens[Role.VIEWER]
@@ -282,8 +308,8 @@ async def test_a_use_is_written_at_most_once_a_minute(state) -> None:
     tokens = open_tokens(state, now)
     new = await tokens.create("ci", role=Role.VIEWER, by="root")
     written = []
-    update = state.update_token
-    state.update_token = lambda token: (written.append(token.used), update(token))
+    update = state.update_tokens
+    state.update_tokens = lambda tokens: (written.extend(t.used for t in tokens), update(tokens))
     first = now.at
     for _ in range(10):
         await tokens.authenticate(new.secret)

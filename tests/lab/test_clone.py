@@ -11,6 +11,13 @@ from web_agent import install, is_served, kill_nginx, wait_for_end
 from agent.lab import Lab
 
 
+def ask(lab: Lab, secret: str, method: str = "GET", path: str = "/v1/status") -> int:
+    """The status over TCP; the body is then in /tmp/answer."""
+    curl = ["curl", "-sS", "-o", "/tmp/answer", "-w", "%{http_code}", "-X", method]
+    header = ["-H", f"Authorization: Bearer {secret}"]
+    return int(lab.run([*curl, *header, f"http://127.0.0.1:8642{path}"]).stdout)
+
+
 def test_a_clone_pages_nobody_and_acts_on_nothing_until_confirmed(
     lab_tree: Path, tmp_path: Path
 ) -> None:
@@ -21,6 +28,8 @@ def test_a_clone_pages_nobody_and_acts_on_nothing_until_confirmed(
         wait_for_end(agent)
         agent.wait(lambda: len(agent.mails()) == 1, "the mail of the original")
         original = agent.mails()[0]["Message-ID"]
+        secret = first.run(["hostmend", "token", "create", "ci", "--role", "admin"]).stdout.strip()
+        assert ask(first, secret) == 200
         agent.stop()
         first.run(["tar", "-cf", "/root/state.tar", "-C", "/var/lib", "hostmend"])
         kept.write_bytes((first.path / "root/state.tar").read_bytes())
@@ -30,6 +39,9 @@ def test_a_clone_pages_nobody_and_acts_on_nothing_until_confirmed(
         other.run(["tar", "-xf", "/root/state.tar", "-C", "/var/lib"])
         clone = install(other)
         assert "another machine" in " ".join(clone.json("status")["problems"])
+        assert ask(other, secret) == 403
+        assert "hostmend confirm" in other.read("/tmp/answer")
+        assert ask(other, secret, "POST", "/v1/confirm") == 403
         kill_nginx(other)
         clone.wait(
             lambda: [i for i in clone.json("status")["incidents"] if i["state"] == "open"],
@@ -42,6 +54,9 @@ def test_a_clone_pages_nobody_and_acts_on_nothing_until_confirmed(
         assert mail["Subject"].startswith("[agent] ")
         assert "hostmend confirm" in body_of(mail)
         assert "confirmed" in clone.run("confirm")
+        assert ask(other, secret) == 401
+        (token,) = clone.json("token", "list")["items"]
+        assert token["revoked"]
         clone.wait(lambda: is_served(other), "the page, once it was confirmed")
         wait_for_end(clone, 2)
         clone.wait(
