@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import json
 import shutil
-import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from ports import hold_port
 
 from agent import bootstrap
 from agent.checks.demo import MARK
@@ -31,9 +31,7 @@ class Place:
         self.home = home
         self.page = home / "index.html"
         self.letters: list[bytes] = []
-        with socket.socket() as held:
-            held.bind(("127.0.0.1", 0))
-            self.port = int(held.getsockname()[1])
+        self.port = hold_port()
         self.settings = Settings(
             config=home / "hostmend.yml",
             state_dir=home / "state",
@@ -65,7 +63,31 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(bootstrap, "_TEND_EVERY", 0.2)
-    return Place(tmp_path)
+    place = Place(tmp_path)
+    place.mend()
+    return place
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of an agent that healed once, and has nothing left to say."""
+    place = Place(tmp_path_factory.mktemp("lived"))
+    place.mend()
+
+    async def live() -> None:
+        async with started(place) as agent:
+            await heal(place, agent)
+            await until(lambda: len(place.letters) == 2)
+
+    asyncio.run(live())
+    return place.settings.state_dir
+
+
+@pytest.fixture
+def later(place: Place, lived: Path) -> Place:
+    """A place with that state."""
+    shutil.copytree(lived, place.settings.state_dir)
+    return place
 
 
 @contextlib.asynccontextmanager
@@ -94,15 +116,6 @@ async def heal(place: Place, agent: RunningAgent) -> str:
                 if incident.id not in known and incident.state is State.RESOLVED:
                     return incident.id
             await asyncio.sleep(0.05)
-
-
-async def live_once(place: Place) -> None:
-    """An agent that healed once, and has nothing left to say."""
-    place.mend()
-    async with started(place) as agent:
-        await heal(place, agent)
-        await until(lambda: len(place.letters) == 2)
-    place.letters.clear()
 
 
 def change_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,27 +153,25 @@ async def wait_for_healing(place: Place, agent: RunningAgent) -> None:
 
 
 async def test_a_clone_acts_on_nothing_and_tells_one_route_once_until_confirmed(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    later: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await live_once(place)
     change_machine(monkeypatch)
     for _ in range(2):
         # It is still a clone after a restart, and has told of it already.
-        place.mend()
-        async with started(place) as agent:
-            await wait_for_doubt(place, agent, "another machine")
-        assert len(place.letters) == 1
-    async with started(place) as agent:
-        await wait_for_healing(place, agent)
-    async with started(place) as agent:
+        later.mend()
+        async with started(later) as agent:
+            await wait_for_doubt(later, agent, "another machine")
+        assert len(later.letters) == 1
+    async with started(later) as agent:
+        await wait_for_healing(later, agent)
+    async with started(later) as agent:
         assert agent.status().problems == ()
 
 
 async def test_messages_of_the_original_are_not_sent_by_its_clone(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    later: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await live_once(place)
-    db = sqlite3.connect(place.settings.state_dir / "state.db")
+    db = sqlite3.connect(later.settings.state_dir / "state.db")
     for number, body in db.execute("SELECT id, body FROM notice").fetchall():
         due = json.loads(body) | {"state": "due", "delivered": None}
         db.execute(
@@ -169,41 +180,38 @@ async def test_messages_of_the_original_are_not_sent_by_its_clone(
     db.commit()
     db.close()
     change_machine(monkeypatch)
-    async with started(place) as agent:
-        await wait_for_doubt(place, agent, "another machine")
+    async with started(later) as agent:
+        await wait_for_doubt(later, agent, "another machine")
         assert len((await agent.notices(state="due")).items) == 2
         await agent.confirm_host(by="me")
-        await until(lambda: sum("[healed]" in title for title in place.titles) >= 2)
+        await until(lambda: sum("[healed]" in title for title in later.titles) >= 2)
 
 
 @pytest.mark.parametrize("how", ["corrupt", "gone"])
-async def test_an_agent_that_lost_its_state_waits_to_be_confirmed(place: Place, how: str) -> None:
-    await live_once(place)
-    file = place.settings.state_dir / "state.db"
+async def test_an_agent_that_lost_its_state_waits_to_be_confirmed(later: Place, how: str) -> None:
+    file = later.settings.state_dir / "state.db"
     if how == "corrupt":
         file.write_bytes(b"no database" * 1000)
     else:
         file.unlink()
-    async with started(place) as agent:
-        await wait_for_doubt(place, agent, how)
+    async with started(later) as agent:
+        await wait_for_doubt(later, agent, how)
         # Numbers go on, so that old evidence is never shown for new incidents.
         (incident,) = agent.status().incidents
         story = await agent.incident(incident.id)
         assert all(item.taken >= incident.seen for item in story.evidence)
-    async with started(place) as agent:
+    async with started(later) as agent:
         assert "not confirmed" in " ".join(agent.status().problems)
-        await wait_for_healing(place, agent)
+        await wait_for_healing(later, agent)
 
 
 async def test_a_first_start_needs_no_confirmation(place: Place) -> None:
-    place.mend()
     async with started(place) as agent:
         assert agent.status().problems == ()
         await heal(place, agent)
 
 
 async def test_a_state_directory_that_is_removed_is_written_again_and_told(place: Place) -> None:
-    place.mend()
     async with started(place) as agent:
         first = await heal(place, agent)
         shutil.rmtree(place.settings.state_dir)
@@ -221,7 +229,6 @@ async def test_an_agent_goes_on_in_memory_while_its_disk_fails_and_comes_home(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.store.home._FIRST_WAIT", 0.1)
-    place.mend()
     away = place.settings.state_dir.with_name("elsewhere")
     async with started(place) as agent:
         first = await heal(place, agent)
