@@ -10,7 +10,6 @@ import asyncio
 import email
 import email.policy
 import math
-import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from ports import hold_port
 
 from agent.clock import Clock
 from agent.core.model import (
@@ -199,10 +199,7 @@ def write_notices(post: Post, *routes: str) -> list[Notice]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
+    return hold_port()
 
 
 @pytest.fixture

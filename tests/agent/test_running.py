@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from agent_contract import AgentContract, Scene
+from ports import hold_port
 
 from agent.bootstrap import look_once, open_agent
 from agent.checks.demo import MARK
@@ -22,12 +22,6 @@ from agent.running import RunningAgent
 from agent.settings import Settings
 
 LIMIT = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 @dataclass(kw_only=True)
@@ -72,7 +66,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place(home=tmp_path, port=free_port())
+    return Place(home=tmp_path, port=hold_port())
 
 
 @contextlib.asynccontextmanager
@@ -112,7 +106,7 @@ class Lived:
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    place = Place(home=tmp_path_factory.mktemp("lived"), port=free_port())
+    place = Place(home=tmp_path_factory.mktemp("lived"), port=hold_port())
 
     async def live() -> Lived:
         place.configure()

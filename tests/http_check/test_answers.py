@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import hold_port
 
 from agent.core.model import Finding
 
@@ -23,13 +24,6 @@ Look = Callable[..., Awaitable[Finding]]
 def whole(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def verdict(finding: Finding) -> tuple[str, str]:
@@ -275,7 +269,7 @@ async def test_a_connection_that_is_reset_is_told_as_one(serve: Serve, look_at: 
 
 
 async def test_a_closed_port_is_refused(look_at: Look) -> None:
-    port = free_port()
+    port = hold_port()
     finding = await look_at(url=f"http://127.0.0.1:{port}/")
     assert verdict(finding) == ("critical", "refused")
     assert f"127.0.0.1:{port} refuses connections" in finding.summary
@@ -340,7 +334,7 @@ async def test_looks_leave_no_descriptor_open_however_they_end(
         await serve(say_nothing, tls=authority.serve_as("127.0.0.1")),
     ]
     urls = [f"http://127.0.0.1:{each.port}/" for each in served[:3]]
-    urls += [f"https://127.0.0.1:{served[3].port}/", f"http://127.0.0.1:{free_port()}/"]
+    urls += [f"https://127.0.0.1:{served[3].port}/", f"http://127.0.0.1:{hold_port()}/"]
     for url in urls:
         await look_at(url=url, timeout="300ms", ca_file=str(authority.file))
     assert not list_peers() & {each.port for each in served}

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from ports import hold_port
 
 from agent.notify.client import deliver
 from agent.notify.delivery import Delivery, DeliveryResult
@@ -44,10 +45,8 @@ class Mailbox:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Refuses connections until `start_smtp`."""
+    return hold_port()
 
 
 @pytest.fixture

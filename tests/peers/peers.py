@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any
 
 from agent.checks import CHECKS
@@ -43,10 +42,3 @@ def complete(kind: str, fields: dict[str, Any]) -> CheckOptions:
 
 def verdict(finding: Finding) -> tuple[str, str]:
     return finding.status.value, finding.cause
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from peers import complete, drip, flood, free_port, hang, verdict
+from peers import complete, drip, flood, hang, verdict
+from ports import hold_port
 
 from agent.checks import CHECKS
 from agent.clock import Clock
@@ -39,7 +40,7 @@ async def test_a_port_that_takes_connections_is_ok(serve: Serve, look_at: Look) 
 
 
 async def test_a_closed_port_is_refused(look_at: Look) -> None:
-    port = free_port()
+    port = hold_port()
     finding = await look_at("tcp", port=port)
     assert verdict(finding) == ("critical", "refused")
     assert finding.summary == (
@@ -398,7 +399,7 @@ async def test_evidence_names_who_listens(serve: Serve, gather_of: Gather) -> No
     assert "waiting for the answer took longer" in found[f"Answer of 127.0.0.1:{served.port}"]
     listens = found[f"Who listens on port {served.port} of this host"]
     assert listens.startswith(f"127.0.0.1:{served.port}: ")
-    port = free_port()
+    port = hold_port()
     found = await gather_of("tcp", port=port)
     assert found[f"Who listens on port {port} of this host"] == "nobody"
 
