@@ -24,11 +24,11 @@ from agent.host.census import (
     Table,
     Task,
     count_descriptors,
-    read_unit,
     read_user,
     sum_up,
 )
 from agent.host.machine import Machine
+from agent.host.processes import read_unit
 from agent.host.rates import Window
 from agent.host.space import Hung
 

@@ -69,6 +69,7 @@ class Machine:
         What looks share for a moment must not prove a repair that ended within that moment.
         """
         self.census.forget()
+        self.space.held.clear()
 
     def remember(self, memory: Memory) -> Machine:
         """This machine as one check sees it; the edges are the same."""
