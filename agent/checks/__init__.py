@@ -10,6 +10,7 @@ from agent.checks.disk import DISK
 from agent.checks.http import HTTP
 from agent.checks.memory import MEMORY
 from agent.checks.process import PROCESS
+from agent.checks.self import SELF
 from agent.checks.service import SERVICE
 from agent.checks.updates import UPDATES
 
@@ -21,6 +22,7 @@ CHECKS: dict[str, CheckType] = {
     "http": HTTP,
     "memory": MEMORY,
     "process": PROCESS,
+    "self": SELF,
     "service": SERVICE,
     "updates": UPDATES,
 }

@@ -260,6 +260,7 @@ CPU = CheckType(
     summary="Work gets the processor time that it asks for.",
     model=CpuOptions,
     look=look,
+    identity=(),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     gather=gather,

@@ -348,6 +348,7 @@ MEMORY = CheckType(
     summary="Programs get the memory that they ask for, and none was killed for want of it.",
     model=MemoryOptions,
     look=look,
+    identity=(),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     propose=propose,

@@ -415,6 +415,7 @@ PROCESS = CheckType(
     summary="Processes run, in the right number, and use no more than they should.",
     model=ProcessOptions,
     look=look,
+    identity=("name", "command", "user"),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     propose=propose,
