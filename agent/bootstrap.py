@@ -26,6 +26,7 @@ from agent.core.model import (
     Host,
     Instant,
     Looked,
+    Notice,
     Outcome,
     Reconfigured,
     Reported,
@@ -47,6 +48,7 @@ from agent.notify.delivery import Delivery
 from agent.remedies.catalog import SHIPPED, Catalog
 from agent.remedies.client import Spare, pack_modules, prepare_runtime
 from agent.running import Loaded, Parts, RunningAgent, describe_check
+from agent.selfwatch import Selfwatch
 from agent.settings import Settings
 from agent.store import origin
 from agent.store.history import History
@@ -193,6 +195,19 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             origin=hash_id(identity.machine + identity.hardware + state.era),
             clock=clock,
         )
+        selfwatch = Selfwatch(
+            watcher=watcher,
+            engine=engine,
+            routes=lambda: config().routes,
+            find_troubles=lambda: (home.trouble, history.trouble),
+            clock=clock,
+        )
+        machine.condition = selfwatch
+
+        def hear_notice(notice: Notice) -> None:
+            selfwatch.hear_notice(notice)
+            agent.hear_notice(notice)
+
         worker = Worker(
             host=lambda: engine.host,
             take=engine.take,
@@ -202,7 +217,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             next_attempt=next_attempt,
             clock=clock,
             on_run_event=lambda run, event: agent.hear_run_event(run, event),
-            on_notice=lambda notice: agent.hear_notice(notice),
+            on_notice=hear_notice,
         )
         triggers = open_triggers(machine, lambda name: watcher.request((name,)))
         for trigger in triggers.values():
@@ -247,8 +262,10 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         connect(engine, watcher, worker)
         engine.listen(witness.hear)
         engine.listen(agent.hear)
+        engine.listen(selfwatch.hear)
         engine.listen(_forgetter(jobs))
         agent.count_due(await engine.read(State.count_due))
+        await selfwatch.take_up()
         await _take_up(engine, home, doubt)
         worker.start()
         await engine.take(Reconfigured())

@@ -105,7 +105,7 @@ def compare(
     configured = {
         name: _identify(types[check.options.type], config.raw["checks"][name])
         for name, check in config.checks.items()
-        if config.files
+        if name not in config.defaults
     }
     names, new, problems = set(configured), list[Proposal](), list(troubles)
     known: dict[str, Proposal] = {}
@@ -140,7 +140,9 @@ def compare(
 
 def _identify(kind: CheckType, options: Mapping[str, Any]) -> tuple[Any, ...]:
     """What a check is about: two that agree in it look at the same thing."""
-    keys = kind.identity or tuple(sorted(set(kind.model.model_fields) - _GENERAL))
+    keys = kind.identity
+    if keys is None:
+        keys = tuple(sorted(set(kind.model.model_fields) - _GENERAL))
     return (kind.name, *(repr(options.get(key)) for key in keys))
 
 

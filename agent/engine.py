@@ -57,6 +57,8 @@ class Engine:
         self._listeners: list[Listener] = []
         self._last = Decision(host=self._host)
         self._alarm: asyncio.TimerHandle | None = None
+        #: Events that wait for the writer, and the one that it is at.
+        self.waiting = 0
         self._ticking: set[asyncio.Task[None]] = set()
 
     @property
@@ -84,7 +86,11 @@ class Engine:
         StoreError when the commit failed; then nothing has changed.
         """
         loop = asyncio.get_running_loop()
-        decision = await loop.run_in_executor(self._writer, self._take, event)
+        self.waiting += 1
+        try:
+            decision = await loop.run_in_executor(self._writer, self._take, event)
+        finally:
+            self.waiting -= 1
         self._last = decision
         self._set_alarm(decision)
         for listener in self._listeners:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -25,6 +26,8 @@ PROMPT = 1.0
 _FIRST_LOOKS = 200
 #: Looks by the timer whose lateness is remembered.
 _REMEMBERED = 5000
+#: A host that slept for less did not: two clocks are never read at once.
+_ASLEEP = 0.1
 #: Seconds for which looks that pass believe what an earlier look was told of the whole host: only
 #: one that fails can lead to a run.
 _BELIEVED = 1.0
@@ -76,7 +79,10 @@ class Watcher:
         self._slots = asyncio.Semaphore(limit)
         self._checks: dict[str, _Watched] = {}
         self._abandoned: set[asyncio.Future[Any]] = set()
-        self._late: deque[Seconds] = deque(maxlen=_REMEMBERED)
+        #: When looks by the timer began, and how late.
+        self._late: deque[tuple[Instant, Seconds]] = deque(maxlen=_REMEMBERED)
+        #: Looks made since the start.
+        self.count = 0
         #: What the host was last said to be doing, and when that was asked.
         self._sampled: tuple[str, Instant | None] = ("", None)
 
@@ -109,11 +115,21 @@ class Watcher:
         watched = self._checks.get(name)
         return watched.last if watched else None
 
-    def lateness(self) -> Lateness:
-        """How late looks begin; all zero before the first."""
-        late = sorted(self._late) or [0.0]
+    def broken(self) -> Mapping[str, str]:
+        """Checks whose last look broke, and what it said."""
+        return {
+            name: watched.last.broken
+            for name, watched in self._checks.items()
+            if watched.last is not None and watched.last.broken
+        }
+
+    def lateness(self, within: Seconds = math.inf) -> Lateness:
+        """How late looks begin, or did lately; all zero before the first."""
+        since = self._clock.now() - within
+        found = sorted(late for began, late in self._late if began >= since)
+        late = found or [0.0]
         return Lateness(
-            count=len(self._late),
+            count=len(found),
             median=late[len(late) // 2],
             p99=late[99 * (len(late) - 1) // 100],
             longest=late[-1],
@@ -141,6 +157,7 @@ class Watcher:
         due = self._clock.now() + share * spread
         first = True
         while True:
+            slept = self._clock.slept()
             delay = due - self._clock.now()
             if delay > 0:
                 alarm = asyncio.get_running_loop().call_later(delay, watched.wanted.set)
@@ -150,9 +167,14 @@ class Watcher:
                     alarm.cancel()
             watched.wanted.clear()
             answers, watched.waiting = watched.waiting, []
+            asleep = self._clock.slept() - slept
+            if asleep > _ASLEEP:
+                # The alarm did not run on either: that makes nobody late.
+                due += asleep
             looked = await self._look_once(policy)
+            self.count += 1
             if not first and looked.began >= due:
-                self._late.append(looked.began - due)
+                self._late.append((looked.began, looked.began - due))
             watched.last = looked
             if first:
                 due, first = turn, False

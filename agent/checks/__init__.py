@@ -11,6 +11,7 @@ from agent.checks.http import HTTP
 from agent.checks.log import LOG
 from agent.checks.memory import MEMORY
 from agent.checks.process import PROCESS
+from agent.checks.self import SELF
 from agent.checks.service import SERVICE
 from agent.checks.tcp import TCP
 from agent.checks.tls import TLS
@@ -26,6 +27,7 @@ CHECKS: dict[str, CheckType] = {
     "log": LOG,
     "memory": MEMORY,
     "process": PROCESS,
+    "self": SELF,
     "service": SERVICE,
     "tcp": TCP,
     "tls": TLS,

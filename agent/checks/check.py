@@ -157,8 +157,8 @@ class CheckType:
     #: Each measurement that its findings may carry, with its meaning; the name ends in its unit.
     measurements: Mapping[str, str] = field(default_factory=dict)
     #: Options that say what a check is about: two that agree in them look at the same thing.
-    #: Empty: all of the type's own.
-    identity: tuple[str, ...] = ()
+    #: None: all of the type's own. None of them, `()`: a host has only one of it.
+    identity: tuple[str, ...] | None = None
     #: Checks of this type that would suit this host. It only reads, and never raises for what is
     #: not there.
     propose: Callable[[Machine], Awaitable[tuple[Proposal, ...]]] = propose_nothing

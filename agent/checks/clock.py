@@ -258,6 +258,7 @@ CLOCK = CheckType(
     summary="The host knows what time it is, and its clock does not jump.",
     model=ClockOptions,
     look=look,
+    identity=(),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     propose=propose,

@@ -18,7 +18,6 @@ from agent.checks.values import Duration, Percent
 from agent.core.model import Evidence, Finding, Status
 from agent.core.units import format_duration, format_size
 from agent.errors import Unavailable
-from agent.host.census import read_unit
 from agent.host.kernel import (
     ProcessorFigures,
     find_pressure,
@@ -27,6 +26,7 @@ from agent.host.kernel import (
     read_processors,
 )
 from agent.host.machine import Machine
+from agent.host.processes import read_unit
 from agent.host.rates import Window
 
 CAUSES = {
@@ -260,6 +260,7 @@ CPU = CheckType(
     summary="Work gets the processor time that it asks for.",
     model=CpuOptions,
     look=look,
+    identity=(),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     gather=gather,

@@ -7,19 +7,22 @@ one that hangs is `unknown`, and delays nobody.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agent.checks.check import CheckOptions, CheckType, StepOptions
+from agent.checks.check import CheckOptions, CheckType, Proposal, StepOptions
 from agent.checks.values import AbsolutePath, Duration, Percent, Size
 from agent.core.model import Evidence, Finding, Status
 from agent.core.units import format_duration, format_size
+from agent.errors import Unavailable
 from agent.host.machine import Machine
 from agent.host.mounts import (
     LOCAL,
@@ -32,11 +35,12 @@ from agent.host.mounts import (
     read_mounts,
 )
 from agent.host.space import Hung, Usage
-from agent.host.survey import find_open_deleted, survey
+from agent.host.survey import OpenDeleted, find_open_deleted, survey
 from agent.host.trend import Forecast
 
 CAUSES = {
     "full": "No more than the configured room is left.",
+    "held": "It is full of deleted files that processes still have open.",
     "inodes": "No more than the configured number of files can be added, whatever room is left.",
     "read-only": "It takes no writes any more, although it should.",
     "missing": "/etc/fstab wants a filesystem there, and none is mounted.",
@@ -51,6 +55,7 @@ MEASUREMENTS = {
     "free_bytes": "What an ordinary user can still write.",
     "size_bytes": "Its size.",
     "target_percent": "How full it may be after cleaning.",
+    "held_bytes": "What deleted files hold that are still open, where that was looked for.",
     "inodes_used_percent": "Share of its inodes that are used, as `df -i` shows it.",
     "inodes_free_count": "Files that can still be added.",
     "target_inodes_percent": "Share of its inodes that may be used after cleaning.",
@@ -64,6 +69,10 @@ MEASUREMENTS = {
 _PATIENCE = 3.0
 #: Remedies clean down to so many points of percent below the lowest limit.
 _MARGIN = 5.0
+#: Deleted files that are still open are looked for again after this, and for no longer than this.
+_HELD_FOR = 60.0
+_HELD_PATIENCE = 1.0
+_MOST_HELD = 1000
 #: Seconds for finding out what fills a filesystem.
 _SURVEY = 5.0
 
@@ -209,6 +218,7 @@ async def _look_at(
         return _unavailable(mount.point, f"cannot ask {mount.point}: {error.strerror}")
     trend = machine.space.trend(mount)
     trend.add(machine.clock.now(), usage.used_bytes)
+    held = await _find_held(mount, usage, options, machine)
     wanted = fstab.get(mount.point)
     first = machine.space.was_read_only(mount)
     intended = wanted.read_only if wanted is not None else first
@@ -218,8 +228,33 @@ async def _look_at(
         usage,
         options,
         forecast=trend.forecast(usage.free_bytes),
+        held=held,
         writable="" if intended else said_by,
     )
+
+
+async def _find_held(
+    mount: Mount, usage: Usage, options: DiskOptions, machine: Machine
+) -> tuple[OpenDeleted, ...]:
+    """Deleted files that are still open, if there is too little room; nothing where nobody tells.
+
+    To find them, the open files of every process are looked at: not at each look.
+    """
+    limits = (limits_of(options.warning, _WARNING), limits_of(options.critical, _CRITICAL))
+    if not any(_is_full(usage, limit) for limit in limits):
+        return ()
+    known, now = machine.space.held.get(mount.point), machine.clock.now()
+    if known is not None and 0 <= now - known[0] < _HELD_FOR:
+        return known[1]
+    found: tuple[OpenDeleted, ...] = ()
+    with contextlib.suppress(Hung, OSError):
+        found = await machine.space.patience.call(
+            f"the open files of {mount.point}",
+            _HELD_PATIENCE,
+            lambda: tuple(find_open_deleted(mount.point, most=_MOST_HELD)),
+        )
+    machine.space.held[mount.point] = (now, found)
+    return found
 
 
 def judge(
@@ -228,12 +263,30 @@ def judge(
     options: DiskOptions,
     *,
     forecast: Forecast | None = None,
+    held: Sequence[OpenDeleted] = (),
     writable: str = "",
 ) -> Finding:
-    """The finding on one filesystem. `writable`: why it should be so; empty: it need not be."""
+    """The finding on one filesystem. `writable`: why it should be so; empty: it need not be.
+
+    `held`: deleted files on it that are still open, the largest first.
+    """
     warning = limits_of(options.warning, _WARNING)
     critical = limits_of(options.critical, _CRITICAL)
     status, cause, summary = _judge_room(mount, usage, warning, critical)
+    facts = {"Filesystem": f"{mount.kind} on {mount.source}"}
+    if cause == "full" and held:
+        amount = sum(each.size for each in held)
+        first = held[0]
+        who = f"{first.command} (process {first.pid}{f' of {first.unit}' if first.unit else ''})"
+        facts["Held"] = (
+            f"{format_size(amount)} by deleted files that are open: {who} has {first.path}"
+        )
+        if _is_held(mount, usage, amount, status, (warning, critical)):
+            cause = "held"
+            summary = (
+                f"{summary}; {format_size(amount)} are held by deleted files that are open: "
+                f"have {who} let go of {first.path}, by a reload or a restart"
+            )
     if mount.read_only and writable:
         status, cause = Status.CRITICAL, "read-only"
         summary = f"{mount.point} is read-only, and should not be: {writable}"
@@ -254,10 +307,25 @@ def judge(
         status=status,
         cause=cause,
         summary=summary,
-        measurements=_measurements(usage, warning, critical, forecast),
-        facts={"Filesystem": f"{mount.kind} on {mount.source}"},
+        measurements={
+            **_measurements(usage, warning, critical, forecast),
+            **({"held_bytes": float(sum(each.size for each in held))} if held else {}),
+        },
+        facts=facts,
         resource=f"filesystem:{mount.point}",
     )
+
+
+def _is_held(
+    mount: Mount, usage: Usage, amount: int, status: Status, limits: tuple[Limits, Limits]
+) -> bool:
+    """Whether there would be room enough without what deleted files hold."""
+    amount = min(amount, usage.used_bytes)
+    without = replace(
+        usage, used_bytes=usage.used_bytes - amount, free_bytes=usage.free_bytes + amount
+    )
+    found = _judge_room(mount, without, *limits)
+    return found[1] != "full" or (status is Status.CRITICAL and found[0] is not Status.CRITICAL)
 
 
 def _judge_room(
@@ -380,12 +448,30 @@ async def gather(_options: DiskOptions, finding: Finding, machine: Machine) -> t
         items.append(Evidence(title=f"Grew most in the last {age}", text=_table(grown)))
     if held:
         lines = [
-            f"{format_size(size):>9}  {path} ({command}, process {pid})"
-            for pid, command, path, size in held
+            f"{format_size(each.size):>9}  {each.path} ({each.command}, process {each.pid}"
+            f"{f' of {each.unit}' if each.unit else ''})"
+            for each in held
         ]
         title = f"Deleted files of {point} that are still open"
         items.append(Evidence(title=title, text="\n".join(lines)))
     return tuple(items)
+
+
+async def propose(_machine: Machine) -> tuple[Proposal, ...]:
+    """Each real filesystem."""
+    try:
+        mounts = pick_filesystems(read_mounts())
+    except Unavailable:
+        return ()
+    return tuple(
+        Proposal(
+            name=f"disk-{mount.point.strip('/').replace('/', '-') or 'root'}",
+            options={"type": "disk", "path": mount.point},
+            why=f"{mount.point} is {mount.kind} on {mount.source}",
+        )
+        for mount in mounts
+        if not mount.read_only
+    )
 
 
 def _table(rows: list[tuple[str, int]]) -> str:
@@ -400,6 +486,7 @@ DISK = CheckType(
     identity=("path",),
     causes=CAUSES,
     measurements=MEASUREMENTS,
+    propose=propose,
     gather=gather,
     default_ladder=lambda _options: (StepOptions(remedy="clean-disk"),),
 )

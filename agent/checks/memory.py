@@ -16,7 +16,6 @@ from agent.checks.values import Amount, Duration, Percent, Size, parse_amount
 from agent.core.model import CheckPolicy, Evidence, Finding, Instant, Status
 from agent.core.units import format_duration, format_size
 from agent.errors import Unavailable
-from agent.host.census import read_unit
 from agent.host.journal import boot_id
 from agent.host.kernel import (
     MemoryFigures,
@@ -28,6 +27,7 @@ from agent.host.kernel import (
 )
 from agent.host.kills import Victim, read_victims
 from agent.host.machine import Machine
+from agent.host.processes import read_unit
 from agent.host.rates import Lasting, Window
 from agent.host.space import Hung
 
@@ -348,6 +348,7 @@ MEMORY = CheckType(
     summary="Programs get the memory that they ask for, and none was killed for want of it.",
     model=MemoryOptions,
     look=look,
+    identity=(),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     propose=propose,

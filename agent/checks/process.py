@@ -24,11 +24,11 @@ from agent.host.census import (
     Table,
     Task,
     count_descriptors,
-    read_unit,
     read_user,
     sum_up,
 )
 from agent.host.machine import Machine
+from agent.host.processes import read_unit
 from agent.host.rates import Window
 from agent.host.space import Hung
 
@@ -415,6 +415,7 @@ PROCESS = CheckType(
     summary="Processes run, in the right number, and use no more than they should.",
     model=ProcessOptions,
     look=look,
+    identity=("name", "command", "user"),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     propose=propose,

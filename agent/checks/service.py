@@ -112,7 +112,7 @@ class ServiceOptions(CheckOptions):
     def _check_pattern(self) -> ServiceOptions:
         if is_pattern(self.unit):
             for name in ("succeeded_within", "warning", "critical"):
-                if name in self.model_fields_set:
+                if getattr(self, name) not in (None, Limits()):
                     raise ValueError(f"`{name}` is for one unit, and {self.unit} is a pattern")
         elif self.ignore:
             raise ValueError("`ignore` is for a pattern such as `unit: '*'`")

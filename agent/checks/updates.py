@@ -251,6 +251,7 @@ UPDATES = CheckType(
     summary="What was updated is in use, and security updates do not wait for long.",
     model=UpdatesOptions,
     look=look,
+    identity=(),
     causes=CAUSES,
     measurements=MEASUREMENTS,
     propose=propose,

@@ -11,6 +11,7 @@ from pydantic import RootModel
 
 from agent.checks import CHECKS
 from agent.checks.check import CheckOptions, CheckType
+from agent.config.defaults import choose_defaults
 from agent.config.ladder import Configured, LadderBuilder
 from agent.config.options import (
     GENERAL_DEFAULTS,
@@ -28,7 +29,7 @@ from agent.remedies.catalog import Catalog
 
 #: The only format there is; files that say nothing mean it.
 VERSION = 1
-TOP_LEVEL = ("version", "policy", "checks", "routes", "public_url")
+TOP_LEVEL = ("version", "policy", "defaults", "checks", "routes", "public_url")
 _SECTIONS = ("policy", "checks", "routes")
 
 #: Why an Apprise URL cannot be used, or None.
@@ -61,7 +62,10 @@ class Config:
     """A complete configuration: every default is filled in, every name is known."""
 
     policy: Policy
+    #: Those that are configured, and the defaults in effect beside them.
     checks: Mapping[str, LoadedCheck]
+    #: Names of checks that no file has.
+    defaults: frozenset[str]
     routes: Mapping[str, Route]
     #: What the configuration names; options with `allow: configured` take nothing else.
     configured: frozenset[Configured]
@@ -80,6 +84,10 @@ class _PublicUrlOption(RootModel[PublicUrl]):
     pass
 
 
+class _DefaultsOption(RootModel[bool]):
+    pass
+
+
 def load_config(
     path: Path,
     *,
@@ -89,7 +97,7 @@ def load_config(
 ) -> Config:
     """The configuration in `path` and in `conf.d/*.yml` beside it.
 
-    A missing file is no error: without any file there are no checks and the mode is `off`.
+    A missing file is no error: without any file there are the defaults and the mode is `off`.
     Raises the first ConfigError in the order of files and lines.
     """
     config, errors = _load(path, catalog, types, validate_url)
@@ -138,7 +146,12 @@ def _load(
     problems = Problems(root, names)
     _check_top_level(root, problems)
     options = problems.validate(PolicyOptions, _section(root, "policy"), ("policy",))
-    checks = _read_checks(root, types, problems)
+    checks = dict(_read_checks(root, types, problems))
+    written = {name: kind.name for name, (kind, _) in checks.items()}
+    defaults = choose_defaults(_read_defaults(root, problems), written, types)
+    for name, given in defaults.items():
+        kind = types[given["type"]]
+        checks[name] = (kind, _fill_defaults(kind, kind.model.model_validate(given)))
     ladders = LadderBuilder(remedies=catalog.remedies, problems=problems)
     loaded = {
         name: _complete_check(name, kind, written, ladders)
@@ -159,6 +172,7 @@ def _load(
             options if files else options.model_copy(update={"mode": Mode.OFF}), loaded, routes
         ),
         checks=loaded,
+        defaults=frozenset(defaults),
         routes=routes,
         configured=configured,
         files=files,
@@ -385,6 +399,14 @@ def _read_routes(
             ),
         )
     return routes
+
+
+def _read_defaults(root: Node, problems: Problems) -> bool | None:
+    node = (root.mapping or {}).get("defaults")
+    if node is None or node.value is None:
+        return None
+    option = problems.validate(_DefaultsOption, node, ("defaults",))
+    return option.root if option else None
 
 
 def _read_public_url(root: Node, problems: Problems) -> str | None:

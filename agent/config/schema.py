@@ -69,6 +69,10 @@ def config_schema(
         "properties": {
             "version": {"const": VERSION, "description": "The format of this file."},
             "policy": _or_empty(reference(PolicyOptions), "What holds for the whole host."),
+            "defaults": {
+                "type": ["boolean", "null"],
+                "description": "Look at what every host has: left out, while no check is named.",
+            },
             "checks": _or_empty(_named(one_of_types), "What is looked at, by name."),
             "routes": _or_empty(_named(reference(RouteOptions)), "Ways to people, by name."),
             "public_url": {

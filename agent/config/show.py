@@ -29,8 +29,9 @@ def describe_config(config: Config) -> dict[str, Any]:
     shown: dict[str, Any] = {"version": VERSION, "policy": _describe_policy(config)}
     if config.public_url:
         shown["public_url"] = config.public_url
+    written = config.raw.get("checks") or {}
     shown["checks"] = {
-        name: _describe_check(check, config.raw["checks"][name], config.hidden)
+        name: _describe_check(check, written.get(name, {}), config.hidden)
         for name, check in config.checks.items()
     }
     shown["routes"] = {name: _describe_route(route) for name, route in config.routes.items()}

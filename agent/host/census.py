@@ -293,27 +293,6 @@ def count_descriptors(task: Task, root: Path = Path("/proc")) -> tuple[int, int]
     return None
 
 
-def read_unit(pid: int, root: Path = Path("/proc")) -> str:
-    """The systemd unit that a process belongs to, from its cgroup; empty for none.
-
-    systemd's own hierarchy is `0::` where there is one only, and `name=systemd` or `0::` beside
-    others (cgroups(7)).
-    """
-    try:
-        lines = (root / str(pid) / "cgroup").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    paths = [line.split(":", 2) for line in lines]
-    for wanted in ("name=systemd", ""):
-        for parts in paths:
-            if len(parts) == 3 and parts[1] == wanted:
-                names = [part for part in parts[2].split("/") if "." in part]
-                units = [name for name in names if name.endswith((".service", ".scope"))]
-                if units:
-                    return units[-1]
-    return ""
-
-
 def sum_up(tasks: Iterable[Task]) -> tuple[int, int]:
     """Resident bytes and threads of several processes."""
     memory = threads = 0

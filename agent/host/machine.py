@@ -11,6 +11,7 @@ from agent.clock import Clock
 from agent.core.model import Instant
 from agent.errors import Unavailable
 from agent.host.census import Census
+from agent.host.condition import Condition
 from agent.host.deaths import Deaths
 from agent.host.http import HttpClient
 from agent.host.memory import Memory
@@ -48,6 +49,8 @@ class Machine:
     ran: Callable[[str, Instant], bool] = _no_run
     #: Units that checks of their own are for.
     named: Callable[[], frozenset[str]] = _no_names
+    #: How the agent itself is; None where this machine is looked at without one.
+    condition: Callable[[], Condition] | None = None
     #: What was found out of units that failed, by unit: which end of it, and whether it had room.
     shortages: dict[str, tuple[object, Shortage | None]] = field(default_factory=dict)
     #: Filesystems: how they are asked, and what is remembered of them.
@@ -69,6 +72,7 @@ class Machine:
         What looks share for a moment must not prove a repair that ended within that moment.
         """
         self.census.forget()
+        self.space.held.clear()
 
     def remember(self, memory: Memory) -> Machine:
         """This machine as one check sees it; the edges are the same."""

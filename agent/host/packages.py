@@ -14,8 +14,9 @@ from pathlib import Path
 
 from agent.core.model import Seconds
 from agent.errors import Unavailable
-from agent.host.census import read_table, read_unit
+from agent.host.census import read_table
 from agent.host.command import run_command
+from agent.host.processes import read_unit
 
 #: Written by Debian's and Ubuntu's packages, and which ones did so.
 REBOOT_REQUIRED = Path("/run/reboot-required")

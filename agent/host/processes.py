@@ -81,6 +81,27 @@ def read_processes() -> dict[int, Process]:
     return {process.pid: process for process in found if process}
 
 
+def read_unit(pid: int, root: Path = _PROC) -> str:
+    """The systemd unit that a process belongs to, from its cgroup; empty for none.
+
+    systemd's own hierarchy is `0::` where there is one only, and `name=systemd` or `0::` beside
+    others (cgroups(7)).
+    """
+    try:
+        lines = (root / str(pid) / "cgroup").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    paths = [line.split(":", 2) for line in lines]
+    for wanted in ("name=systemd", ""):
+        for parts in paths:
+            if len(parts) == 3 and parts[1] == wanted:
+                names = [part for part in parts[2].split("/") if "." in part]
+                units = [name for name in names if name.endswith((".service", ".scope"))]
+                if units:
+                    return units[-1]
+    return ""
+
+
 def is_alive(pid: int, started: int) -> bool:
     """Whether exactly that process runs still; a zombie does not."""
     process = read_process(pid)

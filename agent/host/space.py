@@ -12,8 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from agent.core.model import Instant
 from agent.errors import Unavailable
 from agent.host.mounts import Mount
+from agent.host.survey import OpenDeleted
 from agent.host.trend import Trend
 
 _T = TypeVar("_T")
@@ -142,6 +144,8 @@ class Space:
     _first_read_only: dict[tuple[str, str], bool] = field(default_factory=dict)
     #: Sizes of directories when a mount point was last surveyed, and when that was.
     surveyed: dict[str, tuple[float, dict[str, int]]] = field(default_factory=dict)
+    #: Deleted files that were open, by mount point, and when that was looked at.
+    held: dict[str, tuple[Instant, tuple[OpenDeleted, ...]]] = field(default_factory=dict)
 
     async def ask(self, point: str, seconds: float) -> Usage:
         """Raises Hung where it does not answer in time, else OSError."""

@@ -14,6 +14,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.host.processes import read_unit
+
 #: Directories are told apart down to this depth below the mount point; deeper ones count there.
 DEPTH = 4
 #: Entries looked at, at most: a few seconds' work, and some ten megabytes.
@@ -128,12 +130,25 @@ def survey(
     return Survey(sizes=sizes, recent=recent, counts=counts, entries=entries, cut=cut)
 
 
-def find_open_deleted(point: str, *, most: int = 5) -> list[tuple[int, str, str, int]]:
+@dataclass(frozen=True, kw_only=True)
+class OpenDeleted:
+    """A deleted file that a process still holds open."""
+
+    pid: int
+    command: str
+    #: The unit that the process belongs to; empty for none.
+    unit: str
+    path: str
+    #: Bytes of the disk.
+    size: int
+
+
+def find_open_deleted(point: str, *, most: int = 5) -> list[OpenDeleted]:
     """Deleted files of that filesystem that processes still hold open, the largest first.
 
-    Their room is free only when they are closed. Each: process, its command, path, bytes.
+    Their room is free only when they are closed.
     """
-    found: dict[int, tuple[int, str, str, int]] = {}
+    found: dict[int, OpenDeleted] = {}
     try:
         device = os.lstat(point).st_dev
         processes = [name for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
@@ -148,7 +163,11 @@ def find_open_deleted(point: str, *, most: int = 5) -> list[tuple[int, str, str,
                         continue
                     told = os.stat(fd.path)  # noqa: PTH116
                     if told.st_dev == device and told.st_blocks:
-                        command = Path(f"/proc/{pid}/comm").read_text().strip()
-                        name = path.removesuffix(" (deleted)")
-                        found[told.st_ino] = (int(pid), command, name, told.st_blocks * 512)
-    return sorted(found.values(), key=lambda each: -each[3])[:most]
+                        found[told.st_ino] = OpenDeleted(
+                            pid=int(pid),
+                            command=Path(f"/proc/{pid}/comm").read_text().strip(),
+                            unit=read_unit(int(pid)),
+                            path=path.removesuffix(" (deleted)"),
+                            size=told.st_blocks * 512,
+                        )
+    return sorted(found.values(), key=lambda each: -each.size)[:most]

@@ -158,3 +158,93 @@ def test_a_look_that_was_asked_for_is_never_late() -> None:
 
     live(scene.time, story())
     assert scene.watcher.lateness().count == 0
+
+
+class SleepyClock(VirtualClock):
+    """The clock of a host that may be suspended: its instants run on, the event loop does not."""
+
+    def __init__(self, time: Time) -> None:
+        super().__init__(time)
+        self.asleep = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.asleep
+
+    def slept(self) -> float:
+        return self.asleep
+
+
+def test_a_night_in_which_the_host_slept_makes_no_look_late_and_no_crowd_of_looks() -> None:
+    scene = Scene()
+    clock = SleepyClock(scene.time)
+    scene.watcher._clock = clock
+    night = 8 * 3600.0
+
+    async def story() -> None:
+        scene.watcher.watch({n: policy(n) for n in ("web", "db")})
+        await asyncio.sleep(25.0)
+        clock.asleep = night
+        await asyncio.sleep(60.0)
+        scene.watcher.close()
+        await asyncio.sleep(0)
+
+    live(scene.time, story())
+    for name in ("web", "db"):
+        began = scene.began(name)
+        before = [at for at in began if at < 25.0]
+        after = [at - night for at in began if at > night]
+        assert len(before) + len(after) == len(began)
+        assert len(before) in (3, 4)
+        # Looks go on as if there had been no night: none is missing, and none is made up for.
+        assert after[0] - before[-1] <= 10.0
+        assert len(after) in (5, 6)
+        assert min(b - a for a, b in itertools.pairwise(after)) >= 5.0
+    assert scene.watcher.lateness().longest < 0.01
+
+
+def test_a_clock_that_is_set_moves_no_look() -> None:
+    """The wall clock is asked once, when the clock is made: CLOCK_BOOTTIME is what counts on."""
+
+    class Stepping(VirtualClock):
+        def wall(self) -> float:
+            raise AssertionError("no look goes by the wall clock")
+
+    scene = Scene()
+    scene.watcher._clock = Stepping(scene.time)
+    scene.watch(policy("web"), seconds=100.0)
+    assert len(scene.began("web")) >= 10
+
+
+def test_lateness_can_be_that_of_the_last_minute() -> None:
+    scene = Scene(limit=1)
+    scene.seconds = 0.9
+
+    async def story() -> None:
+        scene.watcher.watch({f"check-{n}": policy(f"check-{n}", every=2.0) for n in range(4)})
+        await asyncio.sleep(60.0)
+        scene.seconds = 0.0
+        await asyncio.sleep(120.0)
+        assert scene.watcher.lateness().longest > 0.5
+        assert scene.watcher.lateness(60.0).longest < 0.01
+        scene.watcher.close()
+        await asyncio.sleep(0)
+
+    live(scene.time, story())
+    assert scene.watcher.count == len(scene.taken)
+
+
+def test_looks_that_break_are_listed_until_they_do_not() -> None:
+    scene = Scene()
+    scene.broken = {"bad": OSError("no such thing")}
+
+    async def story() -> None:
+        scene.watcher.watch({n: policy(n) for n in ("bad", "web")})
+        await asyncio.sleep(30.0)
+        assert scene.watcher.broken() == {"bad": "OSError: no such thing"}
+        scene.broken = {}
+        await asyncio.sleep(30.0)
+        assert scene.watcher.broken() == {}
+        scene.watcher.close()
+        await asyncio.sleep(0)
+
+    live(scene.time, story())

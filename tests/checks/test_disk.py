@@ -17,14 +17,14 @@ import pytest
 from pydantic import ValidationError
 
 from agent.checks import disk
-from agent.checks.disk import DISK, DiskOptions, gather, judge, look
+from agent.checks.disk import DISK, DiskOptions, gather, judge, look, propose
 from agent.clock import Clock
 from agent.core.model import Finding, Status
 from agent.core.units import format_size, parse_size, write_size
 from agent.host.machine import Machine
 from agent.host.mounts import Mount, Wanted
 from agent.host.space import Space, Usage, measure
-from agent.host.survey import find_open_deleted, survey
+from agent.host.survey import OpenDeleted, find_open_deleted, survey
 from agent.host.trend import Forecast
 
 GB = 2**30
@@ -399,9 +399,85 @@ def test_a_deleted_file_that_is_open_is_named_with_who_holds_it(tmp_path: Path) 
         os.fsync(file.fileno())
         path.unlink()
         held = [
-            each for each in find_open_deleted(str(tmp_path), most=1000) if each[2] == str(path)
+            each for each in find_open_deleted(str(tmp_path), most=1000) if each.path == str(path)
         ]
-    assert [(pid, size >= 3_000_000) for pid, _, _, size in held] == [(os.getpid(), True)]
+    assert [(each.pid, each.size >= 3_000_000) for each in held] == [(os.getpid(), True)]
+    assert held[0].command
+
+
+@pytest.mark.parametrize(
+    ("sentence", "percent", "held", "status", "cause"),
+    [
+        ("without them there is room enough", 96, 20, "critical", "held"),
+        ("without them it would be a warning only", 96, 5, "critical", "held"),
+        ("without them it would be full all the same", 99, 2, "critical", "full"),
+        ("without them there is no warning", 86, 5, "warning", "held"),
+        ("without them there is a warning too", 94, 3, "warning", "full"),
+        ("where there is room nobody asks", 50, 40, "ok", ""),
+    ],
+)
+def test_a_disk_that_deleted_files_fill_is_held(
+    sentence: str, percent: int, held: int, status: str, cause: str
+) -> None:
+    files = [
+        OpenDeleted(pid=7, command="rsyslogd", unit="rsyslog.service", path="/var/log/x", size=each)
+        for each in (held * GB - 1, 1)
+    ]
+    finding = judge(VAR, used(percent), options(), held=files)
+    assert (finding.status, finding.cause) == (status, cause), sentence
+    assert finding.measurements["held_bytes"] == held * GB
+    if cause == "held":
+        assert (
+            "have rsyslogd (process 7 of rsyslog.service) let go of /var/log/x" in finding.summary
+        )
+    assert ("Held" in finding.facts) == (cause in ("held", "full"))
+
+
+def test_a_lack_of_inodes_is_no_matter_of_deleted_files() -> None:
+    files = [OpenDeleted(pid=7, command="x", unit="", path="/x", size=40 * GB)]
+    finding = judge(VAR, replace(HALF, inodes_free=0), options(), held=files)
+    assert finding.cause == "inodes"
+
+
+@pytest.mark.lab
+async def test_a_real_disk_is_held_until_the_file_is_closed(small: Path) -> None:
+    machine = Machine(clock=Clock())
+    path = small / "app.log"
+    with path.open("wb") as file:
+        file.write(bytes(measure(str(small)).free_bytes))
+        file.flush()
+        os.fsync(file.fileno())
+        (finding,) = await look(options(path=str(small)), machine)
+        assert (finding.status, finding.cause) == (Status.CRITICAL, "full")
+        path.unlink()
+        (finding,) = await look(options(path=str(small)), machine)
+        assert finding.cause == "full", "it is not asked for again within the minute"
+        machine.forget()
+        (finding,) = await look(options(path=str(small)), machine)
+        assert (finding.status, finding.cause) == (Status.CRITICAL, "held")
+        assert f"process {os.getpid()}" in finding.summary
+        assert str(path) in finding.summary
+    (finding,) = await look(options(path=str(small)), machine)
+    assert finding.status is Status.OK
+
+
+async def test_open_files_that_cannot_be_listed_in_time_leave_it_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(disk, "_HELD_PATIENCE", 0.2)
+    monkeypatch.setattr(disk, "find_open_deleted", lambda point, most: release.wait() and [])
+    machine = Machine(clock=Clock(), space=Space(measure=lambda _point: used(99)))
+    (finding,) = await look(options(path="/"), machine)
+    assert (finding.status, finding.cause) == (Status.CRITICAL, "full")
+    release.set()
+
+
+async def test_each_real_filesystem_is_proposed() -> None:
+    proposals = {p.options["path"]: p for p in await propose(Machine(clock=Clock()))}
+    assert proposals["/"].name == "disk-root"
+    for proposal in proposals.values():
+        assert DISK.model.model_validate(proposal.options)
 
 
 @pytest.mark.lab

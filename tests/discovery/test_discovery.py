@@ -54,13 +54,14 @@ def test_the_file_that_is_written_loads_in_shadow_and_says_why(
     text = write_configuration(found)
     config = load(tmp_path, text, catalog)
     assert config.policy.mode is Mode.SHADOW
-    assert list(config.checks) == ["web", "db"]
+    assert [name for name in config.checks if name not in config.defaults] == ["web", "db"]
     assert "  # nginx.service is enabled and runs\n  web:\n" in text
     assert discover(tmp_path, text, catalog, *found).new == ()
 
 
 def test_a_host_with_nothing_has_a_file_that_loads(tmp_path: Path, catalog: Catalog) -> None:
-    assert load(tmp_path, write_configuration(()), catalog).checks == {}
+    config = load(tmp_path, write_configuration(()), catalog)
+    assert set(config.checks) == config.defaults
 
 
 def test_what_is_configured_under_any_name_and_with_any_edits_is_known(
@@ -143,7 +144,9 @@ def test_what_is_found_later_goes_to_a_file_of_its_own(tmp_path: Path, catalog: 
         assert path.name == ("init.yml" if number == 1 else "init-2.yml")
         write_new_file(path, write_checks((service(name, f"{name}.service"),)))
         assert path.stat().st_mode & 0o777 == 0o600
-    assert list(load_config(main, catalog=catalog).checks) == ["web", "cache", "db"]
+    config = load_config(main, catalog=catalog)
+    assert list(config.checks) == ["web", "cache", "db", "self"]
+    assert config.defaults == {"self"}
 
 
 def test_a_file_is_never_replaced(tmp_path: Path) -> None:

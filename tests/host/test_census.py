@@ -19,9 +19,9 @@ from agent.host.census import (
     count_descriptors,
     parse_stat,
     read_table,
-    read_unit,
     read_user,
 )
+from agent.host.processes import read_unit
 from agent.host.space import Hung
 
 STAT = (
