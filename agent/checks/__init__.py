@@ -7,6 +7,7 @@ from agent.checks.clock import CLOCK
 from agent.checks.cpu import CPU
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
+from agent.checks.file import FILE
 from agent.checks.http import HTTP
 from agent.checks.log import LOG
 from agent.checks.memory import MEMORY
@@ -23,6 +24,7 @@ CHECKS: dict[str, CheckType] = {
     "cpu": CPU,
     "demo": DEMO,
     "disk": DISK,
+    "file": FILE,
     "http": HTTP,
     "log": LOG,
     "memory": MEMORY,

@@ -110,7 +110,7 @@ class Text:
     Raises OSError; whatever else is there (a pipe, a device) is neither opened nor waited for.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, unpack: bool = True) -> None:
         _require_regular(os.stat(path), path)  # noqa: PTH116
         raw = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
         try:
@@ -118,7 +118,7 @@ class Text:
         except OSError:
             raw.close()
             raise
-        self.packed = path.endswith(".gz")
+        self.packed = unpack and path.endswith(".gz")
         self._raw = raw
         self._file: io.FileIO | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if self.packed else raw
 

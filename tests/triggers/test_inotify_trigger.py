@@ -27,7 +27,12 @@ class Watched:
 
     def __init__(self) -> None:
         self.looks: list[str] = []
-        self.trigger = InotifyTrigger(Patience(), self.looks.append, pace=PACE)
+        self.on_look: Callable[[], None] = lambda: None
+        self.trigger = InotifyTrigger(Patience(), self._look, pace=PACE)
+
+    def _look(self, check: str) -> None:
+        self.looks.append(check)
+        self.on_look()
 
     async def watch(self, **paths: Path | str) -> None:
         """Checks by name, each with the path that it is about."""
@@ -99,6 +104,8 @@ async def test_a_busy_log_asks_for_one_look_in_its_pace_and_the_last_change_is_l
     await watched.watch(log=log)
     end = threading.Event()
     written = 0
+    sizes: list[int] = []
+    watched.on_look = lambda: sizes.append(log.stat().st_size)
 
     def write() -> None:
         nonlocal written
@@ -115,8 +122,7 @@ async def test_a_busy_log_asks_for_one_look_in_its_pace_and_the_last_change_is_l
     writer.join()
     lasted = time.monotonic() - began
     assert len(watched.looks) <= lasted / PACE + 2
-    watched.looks.clear()
-    await watched.until(lambda: bool(watched.looks))
+    await watched.until(lambda: sizes[-1] == log.stat().st_size)
 
 
 async def test_a_log_that_is_rotated_is_looked_at_and_the_new_one_is_watched(
