@@ -6,6 +6,7 @@ from agent.checks.check import CheckType
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
 from agent.checks.http import HTTP
+from agent.checks.plugin import PLUGIN
 from agent.checks.service import SERVICE
 from agent.checks.tcp import TCP
 from agent.checks.tls import TLS
@@ -15,6 +16,7 @@ CHECKS: dict[str, CheckType] = {
     "demo": DEMO,
     "disk": DISK,
     "http": HTTP,
+    "plugin": PLUGIN,
     "service": SERVICE,
     "tcp": TCP,
     "tls": TLS,
