@@ -11,6 +11,7 @@ from agent.checks.file import FILE
 from agent.checks.http import HTTP
 from agent.checks.log import LOG
 from agent.checks.memory import MEMORY
+from agent.checks.plugin import PLUGIN
 from agent.checks.process import PROCESS
 from agent.checks.self import SELF
 from agent.checks.service import SERVICE
@@ -28,6 +29,7 @@ CHECKS: dict[str, CheckType] = {
     "http": HTTP,
     "log": LOG,
     "memory": MEMORY,
+    "plugin": PLUGIN,
     "process": PROCESS,
     "self": SELF,
     "service": SERVICE,

@@ -14,6 +14,7 @@ from agent.host.census import Census
 from agent.host.condition import Condition
 from agent.host.deaths import Deaths
 from agent.host.http import HttpClient
+from agent.host.leash import Leash
 from agent.host.memory import Memory
 from agent.host.shortage import Shortage
 from agent.host.space import Space
@@ -44,6 +45,8 @@ class Machine:
     systemd: Systemd | None = None
     #: Asks over HTTP.
     http: HttpClient = field(default_factory=HttpClient)
+    #: Runs programs of others.
+    leash: Leash = field(default_factory=Leash)
     #: Whether a run of hostmend that concerns a unit was alive at an instant: what such a run stops
     #: is no operator's wish.
     ran: Callable[[str, Instant], bool] = _no_run
@@ -81,6 +84,7 @@ class Machine:
     async def close(self) -> None:
         """Let go of every edge."""
         self.deaths.close()
+        await self.leash.close()
         if self.systemd is not None:
             await self.systemd.close()
 
