@@ -119,7 +119,8 @@ def _date(defect: Defect, book: Book, now: Instant) -> Defect:
     kept = book.defects.get(defect.key)
     if kept is not None:
         return replace(defect, since=kept.since, new=False)
-    return replace(defect, since=now, new=True, regressed=_was_fine(defect, book))
+    since = None if book.at is None else now
+    return replace(defect, since=since, new=True, regressed=_was_fine(defect, book))
 
 
 def _was_fine(defect: Defect, book: Book) -> bool:
