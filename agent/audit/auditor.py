@@ -187,6 +187,7 @@ def _conclude(order: Order, crawl: Crawl, end: End, sight: Sight, began: Instant
             subject: tuple(number for number in numbers if number < MOST_DEFECTS)
             for subject, numbers in change.groups.items()
         },
+        mended=tuple(change.book.mended),
         urls=tuple(list_seen(sight)) if order.urls else (),
     )
 

@@ -27,6 +27,10 @@ _FORMAT = 1
 ALONE = 3
 #: Subjects of single targets, and of many together, that are in use at once.
 MOST_SINGLE, MOST_GROUPS = 10, 5
+#: How long a subject that is over is still reported as fine, so that its end is seen to last.
+MENDED_FOR = 86_400.0
+#: Subjects that are over and are remembered.
+_MOST_MENDED = 20
 #: Addresses that are remembered as fine.
 MOST_FINE = 50_000
 
@@ -49,6 +53,8 @@ class Book:
     defects: Mapping[str, Kept] = field(default_factory=dict)
     #: Addresses that were fine, as they are shown.
     fine: frozenset[str] = frozenset()
+    #: Subject -> when it was seen to be over.
+    mended: Mapping[str, Instant] = field(default_factory=dict)
     #: When the last audit that it knows of began; None: there was none.
     at: Instant | None = None
 
@@ -60,7 +66,7 @@ class Change:
     defects: tuple[Defect, ...]
     #: Keys of those that are no more.
     fixed: tuple[str, ...]
-    #: Subject -> numbers of its defects in `defects`.
+    #: Subject -> numbers of its defects in `defects`; none: it was not seen this time.
     groups: Mapping[str, tuple[int, ...]]
     book: Book
 
@@ -79,11 +85,14 @@ def compare(
     `complete`: everything was asked. Otherwise what was not seen stays as it was known. `site` is
     the first address.
     """
+    book = replace(
+        book, mended={subject: at for subject, at in book.mended.items() if now < at + MENDED_FOR}
+    )
     seen = [
         _date(defect, book, now)
         for defect in defects
         # That it lets nobody in says something only where it did before.
-        if defect.kind is not Kind.BLOCKED or _was_fine(defect, book)
+        if defect.kind is not Kind.BLOCKED or _was_fine(defect, book) or defect.key in book.defects
     ]
     kept = {d.key: book.defects[d.key] for d in seen if d.key in book.defects and not d.known}
     gone = {key: value for key, value in book.defects.items() if key not in kept}
@@ -93,26 +102,45 @@ def compare(
         kept |= {key: value for key, value in gone.items() if key not in gone_for_good}
         gone = {key: gone[key] for key in gone_for_good}
     new = [defect for defect in seen if defect.new and not defect.known]
-    used = {value.subject for value in kept.values()}
+    used = {value.subject for value in (*book.defects.values(), *kept.values())}
     kept |= {
         defect.key: Kept(since=now, subject=subject)
-        for defect, subject in _assign_subjects(new, used, site)
+        for defect, subject in _assign_subjects(new, used, book.mended, site)
     }
     numbers: dict[str, list[int]] = {subject: [] for subject in _list_subjects(kept.values())}
     for number, defect in enumerate(seen):
         if defect.key in kept and not defect.known:
             numbers[kept[defect.key].subject].append(number)
-    remembered = frozenset(list(fine)[:MOST_FINE])
-    if not complete:
-        broken = {defect.target for defect in seen}
-        remembered |= frozenset(sorted(book.fine - broken)[: MOST_FINE - len(remembered)])
     known = {d.key for d in seen if d.known}
     return Change(
         defects=tuple(seen),
         fixed=tuple(sorted(key for key in gone if key not in known)),
         groups={subject: tuple(found) for subject, found in numbers.items()},
-        book=Book(defects=kept, fine=remembered, at=now),
+        book=Book(
+            defects=kept,
+            fine=_remember_fine(book, fine, seen, complete=complete),
+            mended=_remember_mended(book, used, set(numbers), now),
+            at=now,
+        ),
     )
+
+
+def _remember_fine(
+    book: Book, fine: Iterable[str], seen: Iterable[Defect], *, complete: bool
+) -> frozenset[str]:
+    remembered = frozenset(list(fine)[:MOST_FINE])
+    if complete:
+        return remembered
+    broken = {defect.target for defect in seen}
+    return remembered | frozenset(sorted(book.fine - broken)[: MOST_FINE - len(remembered)])
+
+
+def _remember_mended(
+    book: Book, before: set[str], failing: set[str], now: Instant
+) -> dict[str, Instant]:
+    mended = {**book.mended, **dict.fromkeys(before - failing, now)}
+    lasting = [(subject, at) for subject, at in mended.items() if subject not in failing]
+    return dict(sorted(lasting, key=lambda each: each[1])[-_MOST_MENDED:])
 
 
 def _date(defect: Defect, book: Book, now: Instant) -> Defect:
@@ -135,14 +163,21 @@ def _list_subjects(kept: Iterable[Kept]) -> list[str]:
     return sorted({value.subject for value in kept})
 
 
-def _assign_subjects(new: list[Defect], used: set[str], site: str) -> Iterable[tuple[Defect, str]]:
-    groups = [f"{site}*", *(f"{site}* ({number})" for number in range(2, MOST_GROUPS + 1))]
-    singles = used.difference(groups)
+def _assign_subjects(
+    new: list[Defect], used: set[str], mended: Mapping[str, Instant], site: str
+) -> Iterable[tuple[Defect, str]]:
+    groups = [f"{site}*", *(f"{site}* ({number})" for number in range(2, 2 * _MOST_MENDED))]
+    taken = [group for group in groups if group in used]
     targets = list(dict.fromkeys(defect.target for defect in new))
-    if len(targets) <= ALONE and len(singles.union(targets)) <= MOST_SINGLE:
+    if len(targets) <= ALONE and len(used.difference(groups).union(targets)) <= MOST_SINGLE:
         return [(defect, defect.target) for defect in new]
-    # The last one takes whatever comes once all are in use.
-    free = next((group for group in groups if group not in used), groups[-1])
+    if len(taken) >= MOST_GROUPS:
+        # The last one takes whatever comes once all are in use.
+        return [(defect, taken[-1]) for defect in new]
+    # One whose end is still to be seen to last would not be told of anew.
+    free = next(
+        (group for group in groups if group not in used and group not in mended), groups[-1]
+    )
     return [(defect, free) for defect in new]
 
 
@@ -174,6 +209,7 @@ def read_book(path: Path) -> Book:
         return Book(
             defects={key: Kept(**kept) for key, kept in value["defects"].items()},
             fine=frozenset(value["fine"]),
+            mended=dict(value["mended"]),
             at=value["at"],
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -190,6 +226,7 @@ def write_book(path: Path, book: Book) -> None:
             for key, kept in book.defects.items()
         },
         "fine": sorted(book.fine),
+        "mended": dict(book.mended),
     }
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:

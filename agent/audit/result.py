@@ -167,8 +167,10 @@ class Audit:
     fixed: tuple[str, ...] = ()
     #: What was not done, and why.
     notes: tuple[str, ...] = ()
-    #: Subject of a finding -> numbers of its defects in `defects`.
+    #: Subject of a finding -> numbers of its defects in `defects`; none: it was not seen this time.
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    #: Subjects that were over lately, and still are.
+    mended: tuple[str, ...] = ()
     urls: tuple[Seen, ...] = ()
 
     @property
@@ -234,6 +236,7 @@ def _read_rest(row: Mapping[str, Any], urls: list[Seen], defects: list[Defect]) 
             "addresses": tuple(row["addresses"]),
             "fixed": tuple(row["fixed"]),
             "notes": tuple(row["notes"]),
+            "mended": tuple(row["mended"]),
             "groups": {name: tuple(numbers) for name, numbers in row["groups"].items()},
             "urls": tuple(urls),
             "defects": tuple(defects),
