@@ -181,6 +181,7 @@ def _conclude(order: Order, crawl: Crawl, end: End, sight: Sight, began: Instant
         addresses=end.failure.addresses if end.failure else (),
         counts=_count(crawl, len(change.defects)),
         defects=change.defects[:MOST_DEFECTS],
+        compared=book.at,
         fixed=change.fixed[:MOST_DEFECTS],
         notes=tuple(notes),
         groups={

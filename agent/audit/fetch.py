@@ -231,7 +231,9 @@ class Fetcher:
             case OSError():
                 ended = explain_error(error, place.authority)
                 trouble, why = ended.trouble, ended.why
-        return Failure(trouble=trouble, why=why)
+        known = self._resolver.known.get(place.host, ())
+        addresses = (place.host,) if is_address(place.host) else known
+        return Failure(trouble=trouble, why=why, addresses=addresses)
 
 
 def _write(error: Exception) -> str:
@@ -301,6 +303,8 @@ class _Resolver(AbstractResolver):
         self.look_up = look_up
         #: Addresses that are not public may be asked.
         self.inner = True
+        #: Those of each name, as they were found last.
+        self.known: dict[str, tuple[str, ...]] = {}
 
     def allows(self, address: str) -> bool:
         return self.inner or _is_public(address)
@@ -313,6 +317,7 @@ class _Resolver(AbstractResolver):
             found = await self.look_up(host)
         except Unavailable as error:
             raise OSError(str(error)) from error
+        self.known[host] = found
         allowed = [address for address in found if self.allows(address)]
         if found and not allowed:
             raise OSError(_refuse_inner(host).why)

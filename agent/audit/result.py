@@ -163,6 +163,8 @@ class Audit:
     counts: Mapping[str, int] = field(default_factory=dict)
     #: Those that count, worst first, then those that are known.
     defects: tuple[Defect, ...] = ()
+    #: When the audit that it was compared with began; None: there was none.
+    compared: Instant | None = None
     #: Broken before, and no longer.
     fixed: tuple[str, ...] = ()
     #: What was not done, and why.

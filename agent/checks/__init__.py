@@ -12,6 +12,7 @@ from agent.checks.log import LOG
 from agent.checks.memory import MEMORY
 from agent.checks.process import PROCESS
 from agent.checks.service import SERVICE
+from agent.checks.site import SITE
 from agent.checks.tcp import TCP
 from agent.checks.tls import TLS
 from agent.checks.unix import UNIX
@@ -27,6 +28,7 @@ CHECKS: dict[str, CheckType] = {
     "memory": MEMORY,
     "process": PROCESS,
     "service": SERVICE,
+    "site": SITE,
     "tcp": TCP,
     "tls": TLS,
     "unix": UNIX,

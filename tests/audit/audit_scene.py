@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from agent.audit.plan import Plan
@@ -69,6 +71,28 @@ Run = Callable[..., Awaitable[Audit]]
 #: What a server does with one connection: the head of a request, and where to write.
 Talk = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 Speak = Callable[[Talk], Awaitable[int]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Serves a site; `"*"` is the answer to whatever is not there."""
+    runners: list[web.AppRunner] = []
+
+    async def serve(
+        answers: Mapping[str, Answer], *, tls: ssl.SSLContext | None = None, port: int = 0
+    ) -> Site:
+        site = Site(answers=dict(answers), scheme="https" if tls else "http")
+        runner = web.ServerRunner(web.Server(site.answer), shutdown_timeout=0.05)
+        await runner.setup()
+        runners.append(runner)  # type: ignore[arg-type]
+        listening = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
+        await listening.start()
+        site.port = runner.addresses[0][1]
+        return site
+
+    yield serve
+    for runner in runners:
+        await runner.cleanup()
 
 
 def make_plan(url: str, **fields: Any) -> Plan:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
-from aiohttp import web
-from audit_scene import Answer, Run, Serve, Site, Speak, Talk, make_plan
+from audit_scene import Run, Site, Speak, Talk, make_plan
+from audit_scene import serve as serve
 from authority import Authority, make_authority
 
 from agent.audit.auditor import audit_site
@@ -22,28 +21,6 @@ from agent.clock import Clock
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return make_authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    """Serves a site; `"*"` is the answer to whatever is not there."""
-    runners: list[web.AppRunner] = []
-
-    async def serve(
-        answers: Mapping[str, Answer], *, tls: ssl.SSLContext | None = None, port: int = 0
-    ) -> Site:
-        site = Site(answers=dict(answers), scheme="https" if tls else "http")
-        runner = web.ServerRunner(web.Server(site.answer), shutdown_timeout=0.05)
-        await runner.setup()
-        runners.append(runner)  # type: ignore[arg-type]
-        listening = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
-        await listening.start()
-        site.port = runner.addresses[0][1]
-        return site
-
-    yield serve
-    for runner in runners:
-        await runner.cleanup()
 
 
 @pytest.fixture
