@@ -274,7 +274,7 @@ async def test_other_sites_are_asked_only_when_told_so_and_are_not_read(
     )
     links = [f'<a href="{other.root}/{path}">x</a>' for path in ("a", "gone", "no-head")]
     site = await serve({"/": page(*links)})
-    audit = await run(site, external=True, robots=False)
+    audit = await run(site, external=True, robots=False, retries=0)
     (defect,) = audit.defects
     assert (defect.kind, defect.target) == ("missing", f"{other.root}/gone")
     # It is not this site's own failure.

@@ -51,6 +51,7 @@ async def test_nobody_else_is_sent_them_whatever_way_leads_there(serve: Serve, r
         credentials={"Cookie": f"session={SECRET}"},
         hosts=(f"127.0.0.1:{cdn.port}",),
         external=True,
+        robots=False,
     )
     assert {"/i.png", "/a"} <= cdn.paths
     assert {"/", "/a"} <= other.paths
