@@ -68,8 +68,8 @@ class Answer:
 
     @property
     def kind(self) -> str:
-        """The media type without parameters, in small letters."""
-        return self.content_type.partition(";")[0].strip().lower()
+        """The media type without parameters, in small letters; empty for what is none."""
+        return _read_kind(self.content_type)
 
     @property
     def body_length(self) -> int:
@@ -245,6 +245,11 @@ def _is_host_of(place: Place, site: Place) -> bool:
     return place.host.removeprefix("www.") == site.host.removeprefix("www.")
 
 
+def _read_kind(content_type: str) -> str:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind if re.fullmatch(r"[a-z0-9!#$&^_.+-]{1,80}/[a-z0-9!#$&^_.+-]{1,80}", kind) else ""
+
+
 async def _read_body(
     response: aiohttp.ClientResponse, method: str, wants: Callable[[str], bool], limit: int
 ) -> tuple[bytes, int | None, bool]:
@@ -254,8 +259,7 @@ async def _read_body(
     packed = coding not in ("", "identity")
     if method == "HEAD":
         return b"", None if packed else length, False
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    wanted = wants(kind)
+    wanted = wants(_read_kind(response.headers.get("Content-Type", "")))
     if not packed and length is not None and length <= (limit if wanted else _CHEAP):
         body = await response.read()
         return (body if wanted else b""), len(body), False
