@@ -61,8 +61,6 @@ _log = logging.getLogger(__name__)
 
 #: Where the state goes on, below the runtime directory, while its own place fails.
 _SHELTER = "shelter"
-#: Where looks keep what they remember, below the state directory. It may be lost.
-_MEMORY = "memory"
 #: Seconds between looks at the agent's own files.
 _TEND_EVERY = 5.0
 #: Seconds between prunings of the history, and how long it is kept.
@@ -137,7 +135,6 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         machine = await open_machine(clock)
         stack.push_async_callback(machine.close)
         machine.ran = _make_ran(engine, clock)
-        machine.memory = _make_memory(settings.state_dir / _MEMORY)
         feed = Feed()
 
         def config() -> Config:
@@ -395,16 +392,6 @@ async def _tend(engine: Engine, home: Home, history: History, writer: Executor) 
         except (HostmendError, sqlite3.Error) as error:
             _log.error("cannot see to the agent's files: %s", error)
         await asyncio.sleep(_TEND_EVERY)
-
-
-def _make_memory(path: Path) -> Path | None:
-    """The directory that looks remember in; none where it cannot be made, as on a broken disk."""
-    try:
-        make_private(path)
-    except (OSError, HostmendError) as error:
-        _log.warning("looks remember nothing: %s", error)
-        return None
-    return path
 
 
 def _make_ran(engine: Engine, clock: Clock) -> Callable[[str, Instant], bool]:

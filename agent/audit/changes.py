@@ -11,13 +11,10 @@ gets `https://shop.example/* (2)`, so that whatever is new is told, and nothing 
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+from zlib import crc32
 
 from agent.audit.result import Audit, Defect, Kind
 from agent.core.model import Instant
@@ -31,8 +28,8 @@ MOST_SINGLE, MOST_GROUPS = 10, 5
 MENDED_FOR = 86_400.0
 #: Subjects that are over and are remembered.
 _MOST_MENDED = 20
-#: Addresses that are remembered as fine.
-MOST_FINE = 50_000
+#: Defects that a book keeps, and addresses that it remembers as fine.
+MOST_KEPT, MOST_FINE = 2000, 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +48,8 @@ class Book:
 
     #: By the defects' keys.
     defects: Mapping[str, Kept] = field(default_factory=dict)
-    #: Addresses that were fine, as they are shown.
-    fine: frozenset[str] = frozenset()
+    #: CRC-32 of each address that was fine, as it is shown: a book has room for little more.
+    fine: frozenset[int] = frozenset()
     #: Subject -> when it was seen to be over.
     mended: Mapping[str, Instant] = field(default_factory=dict)
     #: When the last audit that it knows of began; None: there was none.
@@ -94,11 +91,12 @@ def compare(
         # That it lets nobody in says something only where it did before.
         if defect.kind is not Kind.BLOCKED or _was_fine(defect, book) or defect.key in book.defects
     ]
+    seen = _choose(seen, book)
     kept = {d.key: book.defects[d.key] for d in seen if d.key in book.defects and not d.known}
+    healthy = frozenset(map(hash_address, fine))
     gone = {key: value for key, value in book.defects.items() if key not in kept}
     if not complete:
-        healed = frozenset(fine)
-        gone_for_good = {key for key in gone if _target_of(key) in healed}
+        gone_for_good = {key for key in gone if hash_address(_target_of(key)) in healthy}
         kept |= {key: value for key, value in gone.items() if key not in gone_for_good}
         gone = {key: gone[key] for key in gone_for_good}
     new = [defect for defect in seen if defect.new and not defect.known]
@@ -118,7 +116,7 @@ def compare(
         groups={subject: tuple(found) for subject, found in numbers.items()},
         book=Book(
             defects=kept,
-            fine=_remember_fine(book, fine, seen, complete=complete),
+            fine=_remember_fine(book, healthy, seen, complete=complete),
             mended=_remember_mended(book, used, set(numbers), now),
             at=now,
         ),
@@ -126,13 +124,13 @@ def compare(
 
 
 def _remember_fine(
-    book: Book, fine: Iterable[str], seen: Iterable[Defect], *, complete: bool
-) -> frozenset[str]:
-    remembered = frozenset(list(fine)[:MOST_FINE])
-    if complete:
-        return remembered
-    broken = {defect.target for defect in seen}
-    return remembered | frozenset(sorted(book.fine - broken)[: MOST_FINE - len(remembered)])
+    book: Book, healthy: frozenset[int], seen: Iterable[Defect], *, complete: bool
+) -> frozenset[int]:
+    remembered = healthy
+    if not complete:
+        broken = {hash_address(defect.target) for defect in seen}
+        remembered = healthy | (book.fine - broken)
+    return frozenset(sorted(remembered)[:MOST_FINE])
 
 
 def _remember_mended(
@@ -141,6 +139,16 @@ def _remember_mended(
     mended = {**book.mended, **dict.fromkeys(before - failing, now)}
     lasting = [(subject, at) for subject, at in mended.items() if subject not in failing]
     return dict(sorted(lasting, key=lambda each: each[1])[-_MOST_MENDED:])
+
+
+def _choose(seen: list[Defect], book: Book) -> list[Defect]:
+    """As many as a book keeps. What it has no room for would be news at each audit, so those that
+    it knows come first."""
+    if len(seen) <= MOST_KEPT:
+        return seen
+    first = sorted(seen, key=lambda defect: defect.key not in book.defects)[:MOST_KEPT]
+    chosen = {defect.key for defect in first}
+    return [defect for defect in seen if defect.key in chosen]
 
 
 def _date(defect: Defect, book: Book, now: Instant) -> Defect:
@@ -152,7 +160,11 @@ def _date(defect: Defect, book: Book, now: Instant) -> Defect:
 
 
 def _was_fine(defect: Defect, book: Book) -> bool:
-    return defect.target in book.fine
+    return hash_address(defect.target) in book.fine
+
+
+def hash_address(address: str) -> int:
+    return crc32(address.encode("utf-8", "surrogatepass"))
 
 
 def _target_of(key: str) -> str:
@@ -192,49 +204,36 @@ def remember(audit: Audit) -> Book:
             for number, defect in enumerate(audit.defects)
             if not defect.known
         },
-        fine=frozenset(seen.url for seen in audit.urls if seen.fate in ("fine", "redirect")),
+        fine=frozenset(hash_address(s.url) for s in audit.urls if s.fate in ("fine", "redirect")),
         at=audit.began,
     )
 
 
-# The file
+# On its way
 
 
-def read_book(path: Path) -> Book:
-    """The book, or an empty one where there is none that can be read: it may be lost."""
+def dump_book(book: Book) -> dict[str, Any]:
+    """As JSON can hold it."""
+    return {
+        "format": _FORMAT,
+        "at": book.at,
+        "defects": {key: asdict(kept) for key, kept in book.defects.items()},
+        "fine": "".join(f"{number:08x}" for number in sorted(book.fine)),
+        "mended": dict(book.mended),
+    }
+
+
+def load_book(value: Any) -> Book:
+    """The book, or an empty one for what is none: it may be lost."""
     try:
-        value = json.loads(path.read_bytes())
         if value["format"] != _FORMAT:
             return Book()
+        fine = value["fine"]
         return Book(
             defects={key: Kept(**kept) for key, kept in value["defects"].items()},
-            fine=frozenset(value["fine"]),
+            fine=frozenset(int(fine[at : at + 8], 16) for at in range(0, len(fine), 8)),
             mended=dict(value["mended"]),
             at=value["at"],
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return Book()
-
-
-def write_book(path: Path, book: Book) -> None:
-    """There as a whole or not at all. Raises OSError."""
-    value: dict[str, Any] = {
-        "format": _FORMAT,
-        "at": book.at,
-        "defects": {
-            key: {"since": kept.since, "subject": kept.subject}
-            for key, kept in book.defects.items()
-        },
-        "fine": sorted(book.fine),
-        "mended": dict(book.mended),
-    }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, separators=(",", ":"))
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -12,8 +12,6 @@ from agent.core.model import Instant, Seconds, Status
 
 #: The format of a result; a reader refuses another one.
 FORMAT = 1
-#: Defects that a result lists; the rest is counted.
-MOST_DEFECTS = 2000
 
 
 class Kind(StrEnum):
@@ -173,6 +171,8 @@ class Audit:
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     #: Subjects that were over lately, and still are.
     mended: tuple[str, ...] = ()
+    #: For the next audit: `agent.audit.changes.dump_book`.
+    book: Mapping[str, Any] = field(default_factory=dict)
     urls: tuple[Seen, ...] = ()
 
     @property
@@ -247,8 +247,10 @@ def _read_rest(row: Mapping[str, Any], urls: list[Seen], defects: list[Defect]) 
 
 
 def dump_audit(audit: Audit) -> str:
-    """As one JSON text, which `load_audit` reads back."""
-    return json.dumps({"format": FORMAT, **asdict(audit)}, indent=2, ensure_ascii=False)
+    """As one JSON text, which `load_audit` reads back. Without the book, which follows from it."""
+    whole = {"format": FORMAT, **asdict(audit)}
+    del whole["book"]
+    return json.dumps(whole, indent=2, ensure_ascii=False)
 
 
 def load_audit(text: str) -> Audit:

@@ -22,12 +22,13 @@ from agent.audit.order import Order
 from agent.audit.plan import Known, Plan, Rule, choose_pace
 from agent.audit.result import MEANINGS, Audit, Defect, Kind
 from agent.audit.words import count, tell_defect, tell_more, tell_referrer, tell_verdict
-from agent.checks.check import CheckOptions, CheckType, Duration, Size
-from agent.checks.web import PinnedAddress, WebUrl, find_own_fault
+from agent.checks.check import CheckOptions, CheckType
+from agent.checks.peers import REFERENCE, Address, Reference, WebUrl, find_blame
+from agent.checks.values import Duration, Size, check_cause
 from agent.core.model import Finding, Instant, Seconds, Status
 from agent.core.units import format_duration
 from agent.host.conditions import parse_condition
-from agent.host.http import Failure, Trouble
+from agent.host.connection import Failure, Trouble
 from agent.host.machine import Machine
 from agent.host.url import parse_url
 
@@ -43,9 +44,24 @@ CAUSES: Mapping[str, str] = {
 
 #: What is left of `timeout` for the child to start and to end by itself: a share, at most so much.
 _MARGIN_SHARE, _MARGIN_SECONDS = 0.25, 20.0
+_COUNTED = ("urls", "pages", "requests", "broken", "blocked", "transient", "unasked")
+
+MEASUREMENTS = {
+    "urls_count": "Addresses of the site that the audit knows.",
+    "pages_count": "Pages that were read.",
+    "requests_count": "Requests that were made.",
+    "broken_count": "Addresses that failed each time.",
+    "blocked_count": "Addresses that did not let the audit in.",
+    "transient_count": "Addresses that failed at first and not when asked again.",
+    "unasked_count": "Addresses that were known and not asked, for want of time.",
+    "audit_seconds": "How long the audit took.",
+    "defects_count": "Of a problem: its defects.",
+    "regressed_count": "Of a problem: its defects that the audit before had not.",
+    "referrers_count": "Of a problem: references to what is broken.",
+}
+
 #: Defects of one finding that are described.
 _MOST_DESCRIBED = 10
-_CAUSE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _HOST = re.compile(r"[A-Za-z0-9_.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _RANK = (Status.OK, Status.UNKNOWN, Status.WARNING, Status.CRITICAL)
 
@@ -68,11 +84,7 @@ def _check_condition(text: str) -> str:
 
 
 def _check_cause(name: str) -> str:
-    if name in CAUSES or name == Kind.RULE:
-        raise ValueError(f"`{name}` is a cause that every site check has: choose another word")
-    if not _CAUSE.fullmatch(name):
-        raise ValueError(f"{name!r} cannot be a cause: use small letters, digits, `_` and `-`")
-    return name
+    return check_cause(name, known=CAUSES, kind="site")
 
 
 def _check_target(text: str) -> str:
@@ -142,7 +154,7 @@ class SiteOptions(CheckOptions):
 
     type: Literal["site"]
     url: WebUrl = Field(repr=False, description="Where the audit begins: the first page.")
-    connect: PinnedAddress | None = Field(
+    connect: Address | None = Field(
         default=None,
         description="The address, and the port if it is another one, to connect to instead of "
         "the name's own: `127.0.0.1:443`. The Host header and TLS keep the name.",
@@ -207,6 +219,7 @@ class SiteOptions(CheckOptions):
     known: tuple[KnownOptions, ...] = Field(
         default=(), max_length=1000, description="Defects that are left as they are for a time."
     )
+    reference: Reference | None = REFERENCE
     deployed: Path | None = Field(
         default=None,
         description="What each deployment replaces or touches: `/srv/shop/current`. A finding then "
@@ -260,13 +273,10 @@ def _find_margin(timeout: Seconds) -> Seconds:
     return min(_MARGIN_SECONDS, _MARGIN_SHARE * timeout)
 
 
-def name_book(options: SiteOptions) -> str:
-    """The name of the file that is kept from one audit to the next.
-
-    Another way of asking is another audit; what is left out of speaking of it is not.
-    """
+def _name_scope(options: SiteOptions) -> str:
+    """What is remembered of one way of asking says nothing of another."""
     scope = (options.url, options.connect, options.hosts, options.only, options.external)
-    return f"site-{hashlib.sha256(json.dumps(scope).encode()).hexdigest()[:16]}.json"
+    return hashlib.sha256(json.dumps(scope).encode()).hexdigest()[:16]
 
 
 async def look(options: SiteOptions, machine: Machine) -> tuple[Finding, ...]:
@@ -275,14 +285,17 @@ async def look(options: SiteOptions, machine: Machine) -> tuple[Finding, ...]:
     Raises Unavailable when no audit could be made: its child died or hung.
     """
     assert options.timeout is not None  # noqa: S101 - the configuration filled it in
-    book = None if machine.memory is None else machine.memory / name_book(options)
+    scope = _name_scope(options)
+    book = machine.memory.get("book") if machine.memory.get("scope") == scope else None
     order = Order(plan=make_plan(options), book=book, urls=False)
     audit = await order_audit(order, grace=0.8 * _find_margin(options.timeout))
+    machine.memory.put("scope", scope)
+    machine.memory.put("book", audit.book)
     machine.audited(audit)
     own_fault = ""
     if audit.trouble:
         failure = Failure(trouble=Trouble(audit.trouble), why=audit.why, addresses=audit.addresses)
-        own_fault = await find_own_fault(failure, None, None)
+        own_fault = await find_blame(options.reference, options.timeout, failure)
     return judge(options, audit, own_fault=own_fault, deployed=_find_deployed(options, machine))
 
 
@@ -334,8 +347,7 @@ def _judge_whole(subject: str, audit: Audit, own_fault: str) -> Finding:
     if cause == "down" and own_fault:
         status, cause = Status.UNKNOWN, "offline"
         summary = f"cannot tell of {subject}: this host is offline, {own_fault}"
-    names = ("urls", "pages", "requests", "broken", "blocked", "transient", "unasked")
-    measurements = {f"{name}_count": float(audit.counts[name]) for name in names}
+    measurements = {f"{name}_count": float(audit.counts.get(name, 0)) for name in _COUNTED}
     return Finding(
         subject=subject,
         status=status,
@@ -399,6 +411,8 @@ SITE = CheckType(
     model=SiteOptions,
     look=look,
     causes=CAUSES,
+    measurements=MEASUREMENTS,
+    identity=("url", "connect"),
     # A look is an audit, which takes minutes and asks again itself before it says anything.
     defaults={"every": "15m", "timeout": "10m", "confirm": "1 of 1", "stable_for": "15m"},
     own_causes=lambda options: frozenset(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from pathlib import Path
 
-import pytest
 from audit_scene import Run, Serve, page
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +12,17 @@ from hypothesis import strategies as st
 from agent.audit.changes import (
     ALONE,
     MENDED_FOR,
+    MOST_FINE,
     MOST_GROUPS,
+    MOST_KEPT,
     MOST_SINGLE,
     Book,
     Change,
     compare,
-    read_book,
+    dump_book,
+    hash_address,
+    load_book,
     remember,
-    write_book,
 )
 from agent.audit.plan import Known
 from agent.audit.result import Defect, Kind, dump_audit, load_audit
@@ -126,7 +128,7 @@ def test_what_was_not_seen_is_as_it_was_known() -> None:
     assert set(subjects(change)) == {f"{SITE}a", f"{SITE}b", f"{SITE}x"}
     assert subjects(change)[f"{SITE}a"] == []
     assert change.fixed == (f"missing {SITE}c",)
-    assert change.book.fine == {f"{SITE}c"}
+    assert change.book.fine == {hash_address(f"{SITE}{name}") for name in ("c",)}
     assert next(d for d in change.defects if d.target.endswith("x")).regressed
 
 
@@ -163,18 +165,22 @@ def test_there_are_never_many_subjects_and_each_defect_has_one(rounds: list[set[
         told, book = where, change.book
 
 
-def test_a_book_is_kept_and_may_be_lost(tmp_path: Path) -> None:
-    path = tmp_path / "book"
-    book = audit(Book(), missing("a"), now=1.0, fine=[f"{SITE}x"]).book
-    write_book(path, book)
-    assert read_book(path) == book
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert [file.name for file in tmp_path.iterdir()] == ["book"]
-    for text in ("", "[]", '{"format": 2}', '{"format": 1, "defects": {"a": 1}}', "\x00"):
-        path.write_text(text)
-        assert read_book(path) == Book()
-    with pytest.raises(OSError, match="No such file"):
-        write_book(tmp_path / "no" / "book", book)
+def test_a_book_travels_as_json_and_may_be_lost() -> None:
+    change = audit(Book(), missing("a", "b"), now=1.0, fine=[f"{SITE}{n}" for n in range(99)])
+    book = audit(change.book, missing("a"), now=2.0, fine=[f"{SITE}x"]).book
+    assert load_book(json.loads(json.dumps(dump_book(book)))) == book
+    for value in (None, [], {"format": 2}, {"format": 1, "defects": {"a": 1}}, "x", 5):
+        assert load_book(value) == Book()
+
+
+def test_a_book_has_an_end_and_what_it_knows_stays_known() -> None:
+    names = [f"p{n:05}" for n in range(MOST_KEPT + 50)]
+    change = audit(Book(), missing(*names), now=1.0, fine=[f"{SITE}{n}" for n in range(20_000)])
+    assert len(change.defects) == len(change.book.defects) == MOST_KEPT
+    assert len(change.book.fine) == MOST_FINE
+    again = audit(change.book, missing(*reversed(names)), now=2.0)
+    assert not any(defect.new for defect in again.defects)
+    assert list(again.groups) == list(change.groups)
 
 
 async def test_a_result_is_a_book_too(serve: Serve, run: Run) -> None:
@@ -193,13 +199,14 @@ async def test_a_result_is_a_book_too(serve: Serve, run: Run) -> None:
 # Suppressions
 
 
-async def test_what_is_known_counts_no_more_until_its_time_is_over(
-    serve: Serve, run: Run, tmp_path: Path
-) -> None:
+async def test_what_is_known_counts_no_more_until_its_time_is_over(serve: Serve, run: Run) -> None:
     site = await serve({"/": page('<a href="/old/a">x</a><a href="/b">x</a>')})
+    book: dict[str, object] = {}
 
     async def audit_with(*known: Known):
-        return await run(site, known=known, order={"book": tmp_path / "book"})
+        audit = await run(site, known=known, order={"book": dict(book)})
+        book.update(audit.book)
+        return audit
 
     known = Known(target="/old/**", reason="moved in June", until=9e9)
     audit = await audit_with(known)

