@@ -24,6 +24,7 @@ _OTHERS = frozenset(
     {"mailto", "tel", "sms", "mms", "fax", "callto", "skype", "whatsapp", "geo", "javascript"}
     | {"data", "blob", "about", "cid", "mid", "file", "ftp", "urn"}
 )
+_USER = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*:)?//[^/?#]*@")
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _HOST = re.compile(r"(?:www\.[\w-]+(?:\.[\w-]+)+|[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|de|ch|eu))")
 _DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:/|$)")
@@ -95,11 +96,7 @@ def place_of(url: Url) -> Place:
 
 def show_address(url: str) -> str:
     """An address without the secrets in its query and without a user."""
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return mask_query(url)
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{mask_query(path)}"
+    return mask_query(_USER.sub(r"\1//", url))
 
 
 def resolve_address(base: Place, written: str) -> Place | Malformed | None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from agent.audit.address import Place, show_address
-from agent.audit.changes import Book, compare, read_book, write_book
+from agent.audit.changes import MOST_KEPT, compare, dump_book, load_book
 from agent.audit.crawl import Crawl, End, Ending
 from agent.audit.doubts import Doubts, settle_doubts
 from agent.audit.fetch import Fetcher
@@ -18,7 +18,7 @@ from agent.audit.ledger import Fate
 from agent.audit.order import Order
 from agent.audit.plan import Plan
 from agent.audit.readers import Readers
-from agent.audit.result import MOST_DEFECTS, Audit
+from agent.audit.result import Audit
 from agent.audit.scope import Reason
 from agent.clock import Clock
 from agent.core.model import Instant
@@ -152,10 +152,11 @@ async def _find_end_of_certificate(client: HttpClient, plan: Plan, place: Place)
 
 def _conclude(order: Order, crawl: Crawl, end: End, sight: Sight, began: Instant) -> Audit:
     """The result, compared with what the book says."""
-    found = find_defects(sight) if end.ending in (Ending.COMPLETE, Ending.TIME) else ()
+    told = end.ending in (Ending.COMPLETE, Ending.TIME)
+    found = find_defects(sight) if told else ()
     fine = [show_address(entry.url) for entry in crawl.ledger.list(Fate.FINE, Fate.REDIRECT)]
     notes = [*_list_notes(sight), *sight.doubts.notes]
-    book = read_book(order.book) if order.book is not None else Book()
+    book = load_book(order.book)
     change = compare(
         book,
         found,
@@ -164,13 +165,9 @@ def _conclude(order: Order, crawl: Crawl, end: End, sight: Sight, began: Instant
         now=began,
         complete=end.ending is Ending.COMPLETE,
     )
-    if order.book is not None and end.ending in (Ending.COMPLETE, Ending.TIME):
-        try:
-            write_book(order.book, change.book)
-        except OSError as error:
-            notes.append(f"what changes until the next audit is not kept: {error}")
-    if len(change.defects) > MOST_DEFECTS:
-        notes.append(f"{len(change.defects) - MOST_DEFECTS} more defects are not listed")
+    left = len(found) - len(change.defects)
+    if len(change.defects) >= MOST_KEPT and left > 0:
+        notes.append(f"{left} more defects are not listed")
     return Audit(
         site=show_address(crawl.scope.site.url),
         began=began,
@@ -180,13 +177,13 @@ def _conclude(order: Order, crawl: Crawl, end: End, sight: Sight, began: Instant
         trouble=end.failure.trouble.value if end.failure else "",
         addresses=end.failure.addresses if end.failure else (),
         counts=_count(crawl, len(change.defects)),
-        defects=change.defects[:MOST_DEFECTS],
-        fixed=change.fixed[:MOST_DEFECTS],
+        defects=change.defects,
+        compared=book.at,
+        fixed=change.fixed[:MOST_KEPT],
         notes=tuple(notes),
-        groups={
-            subject: tuple(number for number in numbers if number < MOST_DEFECTS)
-            for subject, numbers in change.groups.items()
-        },
+        groups=change.groups,
+        mended=tuple(change.book.mended),
+        book=dump_book(change.book if told else book),
         urls=tuple(list_seen(sight)) if order.urls else (),
     )
 

@@ -25,6 +25,7 @@ from agent.core.model import Seconds
 from agent.errors import Unavailable
 from agent.host.processes import reap_strays
 
+COMMAND = (sys.executable, "-P", "-m", "agent.audit.child")
 #: What the child takes over from its parent's environment: whom to trust.
 PASSED_ON = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "TZ"})
 #: Longest line of a row, in bytes.
@@ -53,12 +54,12 @@ async def order_audit(
     """
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "agent.audit.child"),
+            *COMMAND,
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
             limit=_LONGEST_ROW,
-            env=_environment(),
+            env=make_environment(),
             cwd="/",
             start_new_session=True,
         )
@@ -159,7 +160,8 @@ async def _ending(process: Process) -> str:
     return f"signal {-code}" if code < 0 else f"status {code}"
 
 
-def _environment() -> dict[str, str]:
+def make_environment() -> dict[str, str]:
+    """All that the child is told of this host."""
     passed_on = {name: value for name, value in os.environ.items() if name in PASSED_ON}
     own = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
     # A checkout is not on the path of its interpreter; an installed package is.

@@ -299,6 +299,7 @@ class Crawl:
             while lane.queue:
                 entry = lane.queue.popleft()
                 if lane.robots.allows(entry.url):
+                    await lane.open.wait()
                     await lane.pace.wait()
                     place = entry.place
                     result = await self.ask(lane, entry, place)
@@ -489,9 +490,11 @@ class Crawl:
 
     async def _ask_how_it_is(self, lane: Lane) -> None:
         """Many bad answers in a row: of these pages, or of the whole site?"""
+        lane.open.clear()
         result = await self._ask_patiently(self.scope.site)
         if isinstance(result, Answer) and result.status < 400:
             lane.streak = 0
+            lane.open.set()
             return
         failure = result if isinstance(result, Failure) else None
         said = result.why if isinstance(result, Failure) else f"it answers {result.said}"

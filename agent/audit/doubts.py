@@ -27,6 +27,7 @@ _MOST_DIRECTORIES, _MOST_COMPARED = 30, 50
 _ALIKE = 0.9
 #: More pages of a directory than this share, if not only a few, cannot all be missing.
 _TOO_MANY, _FEW = 0.5, 3
+_WORD = re.compile(r"[^\W\d]+")
 
 
 @dataclass(kw_only=True)
@@ -170,8 +171,8 @@ async def _probe_directories(crawl: Crawl, doubts: Doubts) -> None:
         probe = await _ask_for_nothing(crawl, directory, pages)
         if probe is None:
             continue
-        title = read_page(probe.body, probe.content_type).title
-        words = _read_words(probe)
+        title = read_page(probe[0].body, probe[0].content_type).title
+        words = _read_words(*probe)
         if start is not None and start.title == title and await _is_alike(crawl, start, words):
             doubts.notes.append(
                 f"{directory} answers whatever is asked for as its first page: what is missing "
@@ -193,11 +194,14 @@ async def _probe_directories(crawl: Crawl, doubts: Doubts) -> None:
             )
 
 
-async def _ask_for_nothing(crawl: Crawl, directory: str, pages: Iterable[Entry]) -> Answer | None:
-    """The answer of a page to what cannot be there; None where that is refused, as it should be."""
+async def _ask_for_nothing(
+    crawl: Crawl, directory: str, pages: Iterable[Entry]
+) -> tuple[Answer, str] | None:
+    """The answer to what cannot be there, and where; None where it is refused, as it should be."""
     endings = Counter(match[0] for p in pages if (match := re.search(r"\.\w{2,5}$", p.url)))
     ending = endings.most_common(1)[0][0] if endings else ""
     place = read_place(f"{directory}hostmend-{secrets.token_hex(8)}{ending}")
+    asked = place.url
     for _ in range(crawl.plan.redirects):
         lane = crawl.find_lane(place)
         if not lane.robots.allows(place.url):
@@ -213,7 +217,8 @@ async def _ask_for_nothing(crawl: Crawl, directory: str, pages: Iterable[Entry])
                 return None
             place = target
             continue
-        return answer if answer.status == 200 and answer.kind == "text/html" else None
+        found = answer.status == 200 and answer.kind == "text/html"
+        return (answer, asked) if found else None
     return None
 
 
@@ -221,16 +226,16 @@ async def _is_alike(crawl: Crawl, page: Entry, words: Counter[str]) -> bool:
     answer = await _ask_again(crawl, page)
     if answer is None:
         return False
-    mine = _read_words(answer)
-    # What repeats its own address does not differ by that.
-    for word in re.findall(r"\w+", unquote(page.url).lower()):
-        mine.pop(word, None)
-    theirs = Counter({w: n for w, n in words.items() if w in mine or "hostmend" not in w})
-    both = sum((mine & theirs).values())
-    whole = sum(mine.values()) + sum(theirs.values())
+    mine = _read_words(answer, page.url)
+    both = sum((mine & words).values())
+    whole = sum(mine.values()) + sum(words.values())
     return 2 * both >= _ALIKE * whole
 
 
-def _read_words(answer: Answer) -> Counter[str]:
+def _read_words(answer: Answer, url: str) -> Counter[str]:
+    """How often which word is in a page; what repeats its own address does not differ by that."""
     text = read_text(answer.body, answer.content_type).lower()
-    return Counter(word for word in re.findall(r"[^\W\d]+", text))
+    words = Counter(_WORD.findall(text))
+    for word in _WORD.findall(unquote(url).lower()):
+        words.pop(word, None)
+    return words

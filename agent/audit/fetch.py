@@ -68,8 +68,8 @@ class Answer:
 
     @property
     def kind(self) -> str:
-        """The media type without parameters, in small letters."""
-        return self.content_type.partition(";")[0].strip().lower()
+        """The media type without parameters, in small letters; empty for what is none."""
+        return _read_kind(self.content_type)
 
     @property
     def body_length(self) -> int:
@@ -231,7 +231,9 @@ class Fetcher:
             case OSError():
                 ended = explain_error(error, place.authority)
                 trouble, why = ended.trouble, ended.why
-        return Failure(trouble=trouble, why=why)
+        known = self._resolver.known.get(place.host, ())
+        addresses = (place.host,) if is_address(place.host) else known
+        return Failure(trouble=trouble, why=why, addresses=addresses)
 
 
 def _write(error: Exception) -> str:
@@ -243,6 +245,11 @@ def _is_host_of(place: Place, site: Place) -> bool:
     return place.host.removeprefix("www.") == site.host.removeprefix("www.")
 
 
+def _read_kind(content_type: str) -> str:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind if re.fullmatch(r"[a-z0-9!#$&^_.+-]{1,80}/[a-z0-9!#$&^_.+-]{1,80}", kind) else ""
+
+
 async def _read_body(
     response: aiohttp.ClientResponse, method: str, wants: Callable[[str], bool], limit: int
 ) -> tuple[bytes, int | None, bool]:
@@ -252,8 +259,7 @@ async def _read_body(
     packed = coding not in ("", "identity")
     if method == "HEAD":
         return b"", None if packed else length, False
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    wanted = wants(kind)
+    wanted = wants(_read_kind(response.headers.get("Content-Type", "")))
     if not packed and length is not None and length <= (limit if wanted else _CHEAP):
         body = await response.read()
         return (body if wanted else b""), len(body), False
@@ -301,6 +307,8 @@ class _Resolver(AbstractResolver):
         self.look_up = look_up
         #: Addresses that are not public may be asked.
         self.inner = True
+        #: Those of each name, as they were found last.
+        self.known: dict[str, tuple[str, ...]] = {}
 
     def allows(self, address: str) -> bool:
         return self.inner or _is_public(address)
@@ -313,6 +321,7 @@ class _Resolver(AbstractResolver):
             found = await self.look_up(host)
         except Unavailable as error:
             raise OSError(str(error)) from error
+        self.known[host] = found
         allowed = [address for address in found if self.allows(address)]
         if found and not allowed:
             raise OSError(_refuse_inner(host).why)

@@ -56,18 +56,19 @@ class Journal:
             first = self._file.readline()
         except OSError as error:
             raise self._explain(error) from error
+        found = _parse(first) or {}
         if not first.endswith(b"\n"):
             self._restart(0)
             self._write(head)
-        elif (found := _parse(first)) is None or found.get("format") != _FORMAT:
-            raise Conflict(
-                f"cannot resume from {path}: it is no state file of an audit; name another one"
-            )
         elif found != head:
-            raise Conflict(
-                f"cannot resume from {path}: it is of an audit with other options; give the same "
-                "ones, or leave --resume out to begin anew"
-            )
+            self._file.close()
+            why = "it is no state file of an audit; name another one"
+            if found.get("format") == _FORMAT:
+                why = (
+                    "it is of an audit with other options; give the same ones, or leave --resume "
+                    "out to begin anew"
+                )
+            raise Conflict(f"cannot resume from {path}: {why}")
 
     def _explain(self, error: OSError) -> Unavailable:
         return Unavailable(f"cannot use the state file {self._path}: {error.strerror}")

@@ -43,6 +43,11 @@ class Lane:
     prepared: asyncio.Task[None] | None = None
     #: Bad answers in a row.
     streak: int = 0
+    #: Clear while it is found out whether the whole host is ill: nothing is asked meanwhile.
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.open.set()
 
 
 class Lanes:
@@ -93,7 +98,7 @@ class Lanes:
     async def _prepare_once(self, lane: Lane) -> None:
         if lane.own:
             await self._prepare(lane.place)
-        if self._plan.robots:
+        if lane.own or self._plan.robots:
             await self._read_robots(lane)
 
     async def _read_robots(self, lane: Lane) -> None:
@@ -108,10 +113,10 @@ class Lanes:
                 break
             result = await self._ask_for_robots(target, lane)
         if isinstance(result, Answer) and result.status == 200:
-            lane.robots = Robots(result.text)
+            lane.robots = Robots(result.text, heeded=self._plan.robots)
             if (rate := lane.robots.rate) is not None:
                 lane.pace.limit(rate)
-        elif lane.own and (isinstance(result, Failure) or result.status >= 500):
+        elif self._plan.robots and lane.own and self._asks_to_stay_away(lane, result):
             lane.robots = Robots("", closed=True)
             entry = self._ledger.find(place.url) or self._ledger.add(place, 0)
             entry.fate = Fate.BROKEN
@@ -121,14 +126,27 @@ class Lanes:
             else:
                 entry.status, entry.why = result.status, result.said
 
+    def _asks_to_stay_away(self, lane: Lane, result: Answer | Failure) -> bool:
+        """A server that fails does (RFC 9309, section 2.3.1.4).
+
+        Of another host that does not answer at all, what is asked there says it with more right.
+        """
+        if isinstance(result, Failure):
+            return lane.place.root == self._scope.site.root
+        return result.status >= 500
+
     async def _ask_for_robots(self, place: Place, lane: Lane) -> Answer | Failure:
         result = await self._fetch(place, _is_no_page, LONGEST)
-        for attempt in range(self._plan.retries if lane.own else 0):
-            if isinstance(result, Answer) and result.status < 500:
+        for attempt in range(self._plan.retries if lane.own and self._plan.robots else 0):
+            if not _is_failing(result):
                 break
             await asyncio.sleep(self._plan.pause_before(attempt))
             result = await self._fetch(place, _is_no_page, LONGEST)
         return result
+
+
+def _is_failing(result: Answer | Failure) -> bool:
+    return isinstance(result, Failure) or result.status >= 500
 
 
 def _is_no_page(kind: str) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.audit.plan import Plan, read_plan
 from agent.errors import Invalid
@@ -18,8 +20,8 @@ class Order:
     """An audit, and what is kept of it where."""
 
     plan: Plan
-    #: What is known from the audit before, and is written for the next; None: nothing is.
-    book: Path | None = None
+    #: What is known from the audit before (`agent.audit.changes.dump_book`); None: nothing is.
+    book: Mapping[str, Any] | None = None
     #: Where an interrupted audit goes on; None: nowhere.
     journal: Path | None = None
     resume: bool = False
@@ -29,8 +31,7 @@ class Order:
 
 def write_order(order: Order) -> bytes:
     row = asdict(order)
-    for name in ("book", "journal"):
-        row[name] = None if row[name] is None else str(row[name])
+    row["journal"] = None if order.journal is None else str(order.journal)
     return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
@@ -38,7 +39,7 @@ def read_order(line: bytes) -> Order:
     """Raises Invalid for what is none."""
     try:
         row = json.loads(line)
-        paths = {n: None if row[n] is None else Path(row[n]) for n in ("book", "journal")}
-        return Order(**{**row, **paths, "plan": read_plan(row["plan"])})
+        journal = None if row["journal"] is None else Path(row["journal"])
+        return Order(**{**row, "journal": journal, "plan": read_plan(row["plan"])})
     except (ValueError, TypeError, KeyError) as error:
         raise Invalid(f"cannot read the order of an audit: {error}") from error

@@ -16,6 +16,8 @@ from agent.errors import Invalid
 #: Attributes that only some sites use as addresses; each is followed when it is asked for.
 ALSO = ("data-src", "svg-use", "og-image")
 
+#: Requests at once, and wait before something is asked again, where the rate has no limit.
+_FAST_AT_ONCE, _FAST_PAUSE = 16, 0.2
 #: Most rules or suppressions of one plan.
 _MOST_RULES = 1000
 
@@ -117,6 +119,17 @@ class Plan:
     def digest(self) -> str:
         """Which plan it is: what was seen under one says nothing under another."""
         return hashlib.sha256(write_plan(self)).hexdigest()[:16]
+
+
+def choose_pace(max_rate: float, at_once: int | None = None) -> dict[str, Any]:
+    """The fields of a plan that follow from how fast it may be: a plan without a limit on its rate
+    is in a hurry."""
+    fast = max_rate == 0
+    return {
+        "max_rate": max_rate,
+        "at_once": at_once or (_FAST_AT_ONCE if fast else Plan.at_once),
+        "pause": _FAST_PAUSE if fast else Plan.pause,
+    }
 
 
 def write_plan(plan: Plan) -> bytes:

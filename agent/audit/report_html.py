@@ -7,6 +7,7 @@ a link only when it is of the web, and a policy in the page forbids whatever sho
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -18,6 +19,8 @@ from agent.core.units import format_duration, format_size
 #: Addresses that the report lists; a browser is slow with more.
 MOST_LISTED = 5000
 
+#: Control characters, and those that show text in another order than it has.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root {
@@ -111,8 +114,8 @@ def write_html(audit: Audit) -> str:
 
 
 def _text(text: str) -> str:
-    """Text for an element or a quoted attribute; what no page may hold is left out."""
-    return html.escape("".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in text))
+    """Text for an element or a quoted attribute, without what could turn its direction."""
+    return html.escape(_HIDDEN.sub("\ufffd", text))
 
 
 def _link(address: str, text: str = "") -> str:

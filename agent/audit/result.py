@@ -12,8 +12,6 @@ from agent.core.model import Instant, Seconds, Status
 
 #: The format of a result; a reader refuses another one.
 FORMAT = 1
-#: Defects that a result lists; the rest is counted.
-MOST_DEFECTS = 2000
 
 
 class Kind(StrEnum):
@@ -163,12 +161,18 @@ class Audit:
     counts: Mapping[str, int] = field(default_factory=dict)
     #: Those that count, worst first, then those that are known.
     defects: tuple[Defect, ...] = ()
+    #: When the audit that it was compared with began; None: there was none.
+    compared: Instant | None = None
     #: Broken before, and no longer.
     fixed: tuple[str, ...] = ()
     #: What was not done, and why.
     notes: tuple[str, ...] = ()
-    #: Subject of a finding -> numbers of its defects in `defects`.
+    #: Subject of a finding -> numbers of its defects in `defects`; none: it was not seen this time.
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    #: Subjects that were over lately, and still are.
+    mended: tuple[str, ...] = ()
+    #: For the next audit: `agent.audit.changes.dump_book`.
+    book: Mapping[str, Any] = field(default_factory=dict)
     urls: tuple[Seen, ...] = ()
 
     @property
@@ -234,6 +238,7 @@ def _read_rest(row: Mapping[str, Any], urls: list[Seen], defects: list[Defect]) 
             "addresses": tuple(row["addresses"]),
             "fixed": tuple(row["fixed"]),
             "notes": tuple(row["notes"]),
+            "mended": tuple(row["mended"]),
             "groups": {name: tuple(numbers) for name, numbers in row["groups"].items()},
             "urls": tuple(urls),
             "defects": tuple(defects),
@@ -242,8 +247,10 @@ def _read_rest(row: Mapping[str, Any], urls: list[Seen], defects: list[Defect]) 
 
 
 def dump_audit(audit: Audit) -> str:
-    """As one JSON text, which `load_audit` reads back."""
-    return json.dumps({"format": FORMAT, **asdict(audit)}, indent=2, ensure_ascii=False)
+    """As one JSON text, which `load_audit` reads back. Without the book, which follows from it."""
+    whole = {"format": FORMAT, **asdict(audit)}
+    del whole["book"]
+    return json.dumps(whole, indent=2, ensure_ascii=False)
 
 
 def load_audit(text: str) -> Audit:

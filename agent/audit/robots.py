@@ -19,19 +19,22 @@ _LONGEST_DELAY = 30.0
 class Robots:
     """What one host wants crawlers to do."""
 
-    def __init__(self, text: str, *, closed: bool = False) -> None:
-        """`closed`: the file cannot be read, which asks to stay away (section 2.3.1.4)."""
+    def __init__(self, text: str, *, closed: bool = False, heeded: bool = True) -> None:
+        """`closed`: the file cannot be read, which asks to stay away (section 2.3.1.4).
+
+        Not `heeded`: only the sitemaps that it names matter.
+        """
         self._rules = protego.Protego.parse("User-agent: *\nDisallow: /" if closed else text)
-        self._empty = not closed and not text.strip()
+        self._open = not heeded or (not closed and not text.strip())
         self.closed = closed
 
     def allows(self, url: str) -> bool:
-        return self._empty or bool(self._rules.can_fetch(url, PRODUCT))
+        return self._open or bool(self._rules.can_fetch(url, PRODUCT))
 
     @property
     def rate(self) -> float | None:
         """Requests a second; None: it says nothing of it."""
-        delay = self._rules.crawl_delay(PRODUCT)
+        delay = None if self._open else self._rules.crawl_delay(PRODUCT)
         return 1.0 / min(float(delay), _LONGEST_DELAY) if delay and delay > 0 else None
 
     @property

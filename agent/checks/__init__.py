@@ -15,6 +15,7 @@ from agent.checks.plugin import PLUGIN
 from agent.checks.process import PROCESS
 from agent.checks.self import SELF
 from agent.checks.service import SERVICE
+from agent.checks.site import SITE
 from agent.checks.tcp import TCP
 from agent.checks.tls import TLS
 from agent.checks.unix import UNIX
@@ -33,6 +34,7 @@ CHECKS: dict[str, CheckType] = {
     "process": PROCESS,
     "self": SELF,
     "service": SERVICE,
+    "site": SITE,
     "tcp": TCP,
     "tls": TLS,
     "unix": UNIX,

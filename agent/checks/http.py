@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from agent.checks.check import CheckOptions, CheckType
-from agent.checks.peers import REFERENCE, SHARE, Address, Reference, find_blame
+from agent.checks.peers import REFERENCE, SHARE, Address, Reference, WebUrl, find_blame
 from agent.checks.values import check_cause
 from agent.core.model import Evidence, Finding, Status
 from agent.core.units import format_duration
@@ -73,13 +73,6 @@ _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20\x21-\x7e\t]*[\x21-\x7e])?)?"
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding", "upgrade", "expect"})
 
 
-def _check_url(text: str) -> str:
-    parse_url(text)
-    if "#" in text:
-        raise ValueError("must end before the `#`: what follows it is never sent")
-    return text
-
-
 def _check_condition(text: str) -> str:
     parse_condition(text)
     return text
@@ -119,11 +112,7 @@ class HttpOptions(CheckOptions):
     """An address of the web, and what is wrong with its answers."""
 
     type: Literal["http"]
-    url: Annotated[
-        str,
-        AfterValidator(_check_url),
-        PlainSerializer(lambda text: _mask_url(text), return_type=str, when_used="json"),
-    ] = Field(repr=False, description="An http:// or https:// address.")
+    url: WebUrl = Field(repr=False, description="An http:// or https:// address.")
     method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = Field(
         default="GET", description="How it is asked."
     )
@@ -164,12 +153,6 @@ class HttpOptions(CheckOptions):
     warning: _Conditions = Field(
         default_factory=dict, description="Cause: the condition that is true when it needs a look."
     )
-
-
-def _mask_url(text: str) -> str:
-    """As it is written, unless it holds a secret."""
-    url = parse_url(text)
-    return str(url) if url.user is not None or MASK in str(url) else text
 
 
 @dataclass(frozen=True, kw_only=True)

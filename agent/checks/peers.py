@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainSerializer
 
 from agent.host.connection import Failure
 from agent.host.routes import find_own_fault
-from agent.host.url import read_address, read_host
+from agent.host.url import MASK, parse_url, read_address, read_host
 
 #: Of `timeout`, for asking; the rest is for finding out whose fault it is.
 SHARE = 0.8
@@ -25,6 +25,19 @@ def _check_port_too(text: str) -> str:
     if read_address(text)[1] is None:
         raise ValueError(f"{text!r} needs a port: write for example 192.0.2.1:53")
     return text
+
+
+def _check_url(text: str) -> str:
+    parse_url(text)
+    if "#" in text:
+        raise ValueError("must end before the `#`: what follows it is never sent")
+    return text
+
+
+def _mask_url(text: str) -> str:
+    """As it is written, unless it holds a secret."""
+    url = parse_url(text)
+    return str(url) if url.user is not None or MASK in str(url) else text
 
 
 def _check_host(text: str) -> str:
@@ -46,6 +59,12 @@ def read_reference(text: str | None) -> tuple[str, int] | None:
     return address, port or 0
 
 
+#: An http:// or https:// address; shown without its secrets.
+WebUrl = Annotated[
+    str,
+    AfterValidator(_check_url),
+    PlainSerializer(_mask_url, return_type=str, when_used="json"),
+]
 #: A name or an address, without a port.
 HostName = Annotated[str, AfterValidator(_check_host)]
 #: An address with or without a port.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from agent.clock import Clock
 from agent.core.model import Instant
@@ -28,6 +29,14 @@ _BOOTED = Path("/run/systemd/system")
 
 def _no_run(_unit: str, _at: Instant) -> bool:
     return False
+
+
+def _no_deployment() -> Instant | None:
+    return None
+
+
+def _tell_nobody(_audit: Any) -> None:
+    pass
 
 
 def _no_names() -> frozenset[str]:
@@ -63,6 +72,10 @@ class Machine:
     deaths: Deaths = field(default_factory=Deaths)
     #: What the check that looks remembers.
     memory: Memory = field(default_factory=Memory)
+    #: Told of each audit of a site (`agent.audit.result.Audit`), which is above this layer.
+    audited: Callable[[Any], None] = _tell_nobody
+    #: When the sites of this host were last deployed; None: nobody says so.
+    deployed: Callable[[], Instant | None] = _no_deployment
     #: What cannot be watched here, and why, by the name of the edge: `{"systemd": "no D-Bus ..."}`.
     missing: Mapping[str, str] = field(default_factory=dict)
 

@@ -23,8 +23,6 @@ EXIT_DEFECTS = 1
 #: The site could not be audited, or not to its end.
 EXIT_INCOMPLETE = 3
 
-#: Requests at once, and wait before something is asked again, where the rate has no limit.
-_FAST_AT_ONCE, _FAST_PAUSE = 16, 0.2
 #: Defects that are printed.
 _MOST_PRINTED = 50
 
@@ -111,7 +109,7 @@ def audit(
     site could not be audited, or not to its end, 130 interrupted.
     """
     from agent.audit.order import Order
-    from agent.audit.plan import Plan
+    from agent.audit.plan import Plan, choose_pace
 
     if resume and state is None:
         raise typer.BadParameter("it needs --state FILE", param_hint="--resume")
@@ -125,9 +123,6 @@ def audit(
         external=external,
         robots=robots,
         fragments=fragments,
-        max_rate=max_rate,
-        at_once=at_once or (_FAST_AT_ONCE if max_rate == 0 else Plan.at_once),
-        pause=_FAST_PAUSE if max_rate == 0 else Plan.pause,
         verify=verify,
         ca_file=str(ca_file.absolute()) if ca_file else "",
         credentials=str(credentials.absolute()) if credentials else "",
@@ -136,6 +131,7 @@ def audit(
         seconds=_read(parse_duration, time, "--time"),
         slow=0.0 if slow == "0" else _read(parse_duration, slow, "--slow"),
         large=0 if large == "0" else _read(parse_size, large, "--large"),
+        **choose_pace(max_rate, at_once),
     )
     _check_plan(plan)
     earlier = _load(since) if since else None
@@ -222,7 +218,13 @@ def _compare(found: Audit, earlier: Audit) -> Audit:
         now=found.began,
         complete=found.complete,
     )
-    return replace(found, defects=change.defects, fixed=change.fixed, groups=change.groups)
+    return replace(
+        found,
+        compared=earlier.began,
+        defects=change.defects,
+        fixed=change.fixed,
+        groups=change.groups,
+    )
 
 
 def _find_exit(found: Audit) -> int:
