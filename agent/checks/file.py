@@ -112,7 +112,7 @@ _OF_FILES = frozenset(
 async def look(options: FileOptions, machine: Machine) -> tuple[Finding, ...]:
     """One finding, on the path."""
     assert options.timeout is not None  # noqa: S101 - the configuration filled it in
-    known: dict[str, tuple[tuple[int, ...], str]] = machine.memory.hints.setdefault("digests", {})
+    known: dict[str, tuple[tuple[int, ...], str]] = machine.memory.notes.setdefault("digests", {})
     try:
         seen = await machine.space.patience.call(
             f"the file {options.path}",
@@ -173,8 +173,8 @@ def _add_growth(
     memory, longest = machine.memory, max(windows)
     total = sum(entry.size for entry in seen.entries if entry.regular)
     since, before, amounts = memory.get("growth") or (now, total, [])
-    since = memory.hints.get("looked", since)
-    memory.hints["looked"] = now
+    since = memory.notes.get("looked", since)
+    memory.notes["looked"] = now
     amounts = add_amount(amounts, (since, now, max(0, total - before)), window=longest)
     if amounts or total != before or memory.get("growth") is None:
         memory.put("growth", [now, total, amounts])

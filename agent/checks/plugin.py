@@ -21,7 +21,7 @@ from agent.core.units import format_duration
 from agent.errors import Unavailable
 from agent.host.leash import OUTPUT_LIMIT, Program, Ran, User, find_user
 from agent.host.machine import Machine
-from agent.host.text import cap, redact, strip_controls
+from agent.host.text import cap_text, clean_text, redact_text
 from agent.host.url import MASK, is_secret_name, mask_secrets
 
 CAUSES = {
@@ -186,9 +186,9 @@ def judge(options: PluginOptions, ran: Ran) -> Finding:
         measured["exit_code"] = float(ran.code)
     facts = {}
     if beyond := tell_beyond(output.data):
-        facts["Beyond its limits"] = cap(beyond, _SUMMARY)
+        facts["Beyond its limits"] = cap_text(beyond, _SUMMARY)
     if output.unread:
-        facts["Unreadable performance data"] = cap(" ".join(output.unread), _SUMMARY)
+        facts["Unreadable performance data"] = cap_text(" ".join(output.unread), _SUMMARY)
     if ran.left:
         facts["Left behind"] = f"{ran.left} processes, which were ended"
     status, cause, summary = _judge_end(options, ran, output)
@@ -203,7 +203,7 @@ def judge(options: PluginOptions, ran: Ran) -> Finding:
 
 
 def _judge_end(options: PluginOptions, ran: Ran, output: Output) -> tuple[Status, str, str]:
-    said = cap(redact(output.summary), _SUMMARY) or "(no output)"
+    said = cap_text(redact_text(output.summary), _SUMMARY) or "(no output)"
     name = PurePosixPath(options.command[0]).name
     if ran.cut:
         words = f"{name} printed more than {options.output_limit} bytes and was ended: {said}"
@@ -225,7 +225,7 @@ def _read(options: PluginOptions, ran: Ran) -> str:
     text = ran.out.decode(errors="replace")
     if not text.strip():
         text = ran.err.decode(errors="replace")
-    return strip_controls(mask_secrets(text, _secrets(options)))
+    return clean_text(mask_secrets(text, _secrets(options)))
 
 
 def _find(
@@ -261,8 +261,8 @@ async def gather(
     lines = [f"Command: {' '.join(_mask_command(options.command))}"]
     lines.append("Ended: here" if ran.code is None else f"Exit code: {ran.code}")
     lines.append(f"Ran: {ran.seconds:.3f} s")
-    text = redact(_read(options, ran))
-    return (Evidence(title=title, text="\n".join([*lines, "", cap(text, _OUTPUT)])),)
+    text = redact_text(_read(options, ran))
+    return (Evidence(title=title, text="\n".join([*lines, "", cap_text(text, _OUTPUT)])),)
 
 
 PLUGIN = CheckType(
