@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer
 
-from agent.checks.check import CheckOptions, CheckType
+from agent.checks.check import CheckOptions, CheckType, Proposal
 from agent.checks.peers import REFERENCE, SHARE, Address, Reference, WebUrl, find_blame
 from agent.checks.values import check_cause
 from agent.core.model import Evidence, Finding, Status
@@ -26,7 +26,9 @@ from agent.host.certificate import Certificate, describe_certificate
 from agent.host.conditions import Condition, Kind, Verdict, parse_condition
 from agent.host.connection import Failure, Trouble
 from agent.host.http import BODY_LIMIT, Request, Response
+from agent.host.listeners import find_listeners
 from agent.host.machine import Machine
+from agent.host.space import Hung
 from agent.host.tls import Trust
 from agent.host.url import (
     MASK,
@@ -38,6 +40,7 @@ from agent.host.url import (
     read_address,
 )
 from agent.host.visit import Astray, Visit, parse_redirects, visit
+from agent.host.webservers import Site, find_sites
 
 CAUSES = {
     "refused": "The port is closed.",
@@ -64,6 +67,8 @@ MEASUREMENTS = {
     "certificate_expires_seconds": "Time until the server's certificate ends.",
 }
 
+#: Longest that one reading of this host may last for proposals, in seconds.
+_SEARCH_SECONDS = 5.0
 #: Longest request for evidence, and what is kept of the body, in characters.
 _EVIDENCE_SECONDS, _EXCERPT = 5.0, 2000
 
@@ -411,6 +416,49 @@ async def _read_rejected(
     return result.chain if isinstance(result, Response) else ()
 
 
+async def propose(machine: Machine) -> tuple[Proposal, ...]:
+    """Sites of nginx and Apache, asked of this host itself, where somebody listens for them."""
+    call = machine.space.patience.call
+    try:
+        sites = await call("the web servers' configuration", _SEARCH_SECONDS, find_sites)
+        listeners = await call("the listeners", _SEARCH_SECONDS, find_listeners)
+    except (Hung, OSError):
+        return ()
+    open_ports = {each.port for each in listeners}
+    return tuple(
+        proposal for site in sites if site.port in open_ports for proposal in _propose_site(site)
+    )
+
+
+def _propose_site(site: Site) -> list[Proposal]:
+    scheme, usual = ("https", 443) if site.tls else ("http", 80)
+    port = "" if site.port == usual else f":{site.port}"
+    address = f"[{site.address}]" if ":" in site.address else site.address
+    if not site.names:
+        # Nobody's name: the certificate, if there is one, is for another.
+        if site.tls:
+            return []
+        url = f"{scheme}://{address}{port}/"
+        why = f"{site.server} serves it to whoever names no site"
+        return [Proposal(name=f"{site.server}-{site.port}", options=_ask(url), why=why)]
+    return [
+        Proposal(
+            name=name if site.tls else f"{name}-{scheme}",
+            options={
+                **_ask(f"{scheme}://{name}{port}/"),
+                "connect": f"{address}:{site.port}",
+                **({"warning": {"ending": "[CERTIFICATE_EXPIRATION] < 14d"}} if site.tls else {}),
+            },
+            why=f"{site.server} serves {name} on port {site.port}",
+        )
+        for name in site.names
+    ]
+
+
+def _ask(url: str) -> dict[str, object]:
+    return {"type": "http", "url": url}
+
+
 HTTP = CheckType(
     name="http",
     summary="A page, or another answer over HTTP, is what it should be.",
@@ -418,6 +466,7 @@ HTTP = CheckType(
     look=look,
     causes=CAUSES,
     measurements=MEASUREMENTS,
+    propose=propose,
     gather=gather,
     own_causes=lambda options: frozenset({*options.critical, *options.warning}),
 )
