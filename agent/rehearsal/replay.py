@@ -141,6 +141,7 @@ async def replay(
             candidate=ours[0],
             again=again,
             retry=retry,
+            at=due - begun,
         )
         pairs[place] = pair
         if again is not None and not again.failed and not theirs[0].failed:

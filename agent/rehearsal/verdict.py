@@ -66,6 +66,8 @@ class Pair:
     again: Answer | None = None
     #: The candidate asked once more after it failed.
     retry: Answer | None = None
+    #: When it was due, in seconds from the beginning.
+    at: Seconds = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from api.cli import (
     init,
     notices,
     parts,
+    rehearse,
     remedies,
     run,
     runs,
@@ -37,6 +38,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "run": run.run,
     "check": checks.check,
     "audit": audit.audit,
+    "rehearse": rehearse.rehearse,
     "checks": checks.list_checks,
     "status": status.show_status,
     "pause": status.pause,
@@ -84,7 +86,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
 }
 
 #: Commands about this host itself, which no server can carry out.
-LOCAL = frozenset({"init", "arm", "run", "check", "audit", "config", "demo"})
+LOCAL = frozenset({"init", "arm", "run", "check", "audit", "rehearse", "config", "demo"})
 #: What follows the command that they run is that one's own.
 _WRAPPERS = frozenset({("maintenance", "run")})
 

@@ -1,0 +1,230 @@
+"""`hostmend rehearse`: the gate that a release passes before it is production."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.errors import Conflict, HostmendError
+from api.cli.parts import Json
+from api.cli.screen import Screen, clean
+
+if TYPE_CHECKING:
+    from agent.rehearsal.rehearsal import Plan, Preview, Rehearsal
+    from agent.rehearsal.verdict import Gate
+
+#: Nothing was concluded, and why is said.
+EXIT_INCONCLUSIVE = 3
+
+_STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "warning": "yellow"}
+
+
+def rehearse(
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The release's URL.")],
+    baseline: Annotated[str, typer.Option(metavar="URL", help="What runs today, to compare with.")],
+    traffic: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="LOG", help="Access logs, plain or gzipped; oldest first."),
+    ] = None,
+    candidate_at: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS[:PORT]", help="Connect there, whatever its name's own is."),
+    ] = "",
+    baseline_at: Annotated[
+        str, typer.Option(metavar="ADDRESS[:PORT]", help="Likewise for the baseline.")
+    ] = "",
+    pairs: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Requests asked of both.")
+    ] = 1000,
+    speed: Annotated[
+        float, typer.Option(min=0.001, metavar="N", help="Times faster than the log.")
+    ] = 1.0,
+    max_rate: Annotated[
+        float, typer.Option("--max-rate", min=0.1, max=2000, metavar="N", help="Pairs a second.")
+    ] = 20.0,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REGEX", help="Writes that are asked too: '^POST /search$'."),
+    ] = None,
+    slower: Annotated[
+        float, typer.Option(min=0, metavar="PERCENT", help="So much slower is let pass.")
+    ] = 10.0,
+    expected_ratio: Annotated[
+        float,
+        typer.Option(min=0.01, max=100, metavar="N", help="Unlike hardware: times the baseline."),
+    ] = 1.0,
+    pages: Annotated[
+        bool, typer.Option("--pages/--no-pages", help="Audit every page of both first.")
+    ] = True,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Whether certificates must be good.")
+    ] = True,
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", metavar="FILE", help="Certificates to believe, PEM.")
+    ] = None,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Header lines that the candidate is sent: mode 0600."),
+    ] = None,
+    same_host: Annotated[
+        bool, typer.Option("--same-host", help="Both may be one address and port.")
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Draws the same sample again.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what would be asked; ask nothing.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report with plots there.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML there.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Try a release beside what runs today: every page, and users' real requests.
+
+    Exit codes: 0 pass, 1 fail, 2 wrong usage, 3 inconclusive, 4 ended for safety.
+    """
+    from agent.rehearsal.rehearsal import Plan, exit_code, preview
+    from agent.rehearsal.verdict import Limits
+
+    for pattern in allow or ():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise typer.BadParameter(f"{pattern!r}: {error}", param_hint="--allow") from error
+    plan = Plan(
+        candidate=_read_url(candidate, "CANDIDATE"),
+        baseline=_read_url(baseline, "--baseline"),
+        candidate_at=_read_place(candidate_at, "--candidate-at"),
+        baseline_at=_read_place(baseline_at, "--baseline-at"),
+        traffic=tuple(traffic or ()),
+        allow=tuple(allow or ()),
+        pairs=pairs,
+        speed=speed,
+        ceiling=max_rate,
+        pages=pages,
+        verify=verify,
+        ca_file=ca_file,
+        credentials=credentials,
+        same_host=same_host,
+        seed=seed,
+        limits=Limits(slower=slower / 100, expected_ratio=expected_ratio),
+    )
+    screen = Screen()
+    try:
+        if dry_run:
+            _print_preview(screen, preview(plan), as_json=as_json)
+            return
+        found = asyncio.run(_rehearse(plan))
+        _write_reports(found, html, junit)
+    except Conflict as error:
+        typer.echo(f"hostmend: {clean(str(error))}", err=True)
+        raise typer.Exit(2) from error
+    except HostmendError as error:
+        typer.echo(f"hostmend: {clean(str(error))}", err=True)
+        raise typer.Exit(EXIT_INCONCLUSIVE) from error
+    if as_json:
+        from agent.rehearsal.report import write_json
+
+        sys.stdout.write(write_json(found) + "\n")
+    else:
+        _print(screen, found)
+    raise typer.Exit(exit_code(found))
+
+
+def _read_url(text: str, name: str) -> str:
+    from agent.host.url import parse_url
+
+    whole = text if "://" in text else f"https://{text}"
+    try:
+        parse_url(whole)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=name) from error
+    return whole
+
+
+def _read_place(text: str, name: str) -> str:
+    from agent.host.url import read_address
+
+    try:
+        if text:
+            read_address(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=name) from error
+    return text
+
+
+async def _rehearse(plan: Plan) -> Rehearsal:
+    from agent.rehearsal.rehearsal import rehearse as carry_out
+
+    if not sys.stderr.isatty():
+        return await carry_out(plan)
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading the traffic") as status:
+
+        def show(stage: str, done: int, of: int) -> None:
+            status.update(f"{stage}: {done:,} of {of:,}")
+
+        return await carry_out(plan, progress=show)
+
+
+def _write_reports(found: Rehearsal, html: Path | None, junit: Path | None) -> None:
+    from agent.rehearsal.report import write_junit
+    from agent.rehearsal.report_html import write_html
+
+    for path, write in ((html, write_html), (junit, write_junit)):
+        if path is not None:
+            try:
+                path.write_text(write(found), encoding="utf-8", errors="replace")
+            except OSError as error:
+                raise Conflict(f"cannot write {path}: {error.strerror}") from error
+
+
+def _print(screen: Screen, found: Rehearsal) -> None:
+    verdict = found.verdict
+    screen.line(verdict.headline, _STYLES[verdict.outcome.value])
+    for gate in verdict.gates:
+        mark = _mark(gate)
+        screen.line(f"  {mark:<12} {gate.name}: {gate.summary}", _STYLES[mark])
+        for case in gate.cases[:5]:
+            screen.line(f"               {case}")
+        if len(gate.cases) > 5:
+            screen.line(f"               and {len(gate.cases) - 5} more (--html, --json)")
+    if found.skipped:
+        said = ", ".join(f"{count} {why.value}" for why, count in found.skipped.items())
+        screen.line(f"Lines of the log that were not asked: {said}.")
+
+
+def _mark(gate: Gate) -> str:
+    failed = gate.outcome.value == "fail"
+    return "warning" if failed and not gate.blocking else gate.outcome.value
+
+
+def _print_preview(screen: Screen, found: Preview, *, as_json: bool) -> None:
+    told: dict[str, Any] = {
+        "lines_count": found.lines,
+        "skipped": {why.value: count for why, count in found.skipped.items()},
+        "requests_count": found.requests,
+        "seconds": found.seconds,
+        "rate_per_second": found.rate,
+        "spacing": found.spacing,
+        "groups": dict(found.groups),
+    }
+    if as_json:
+        screen.json(told)
+        return
+    screen.line(
+        f"{found.requests:,} of {found.lines:,} lines would be asked of both sides, in "
+        f"{found.seconds:.0f} s, {found.rate:.1f} a second."
+    )
+    for why, count in found.skipped.items():
+        screen.line(f"  {count:>7,}  not asked: {why.value}")
+    rows = [(group, f"{count:,}") for group, count in list(found.groups.items())[:20]]
+    screen.table(("KIND OF REQUEST", "ASKED"), rows, "Nothing would be asked.")
