@@ -187,7 +187,9 @@ class AgentContract:
     async def test_events_wait_for_what_comes_and_end_when_left(self, scene: Scene) -> None:
         stream = scene.agent.events()
         waiting = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.01)
+        # What the agent was at is told first.
+        while await asyncio.wait({waiting}, timeout=0.05) != (set(), {waiting}):
+            waiting = asyncio.ensure_future(anext(stream))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

@@ -219,7 +219,7 @@ async def test_control_characters_in_output_are_not_shown(bench):
         - ansible.builtin.command: {argv: [printf, "a\\033[31mred\\033]0;title\\007\\b\\rb"]}
     """)
     await bench.run(bench.request())
-    assert bench.tasks[0]["stdout"] == "aredb"
+    assert bench.tasks[0]["stdout"] == "ared\nb"
 
 
 async def test_output_without_end_is_cut(bench):
