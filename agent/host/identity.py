@@ -22,6 +22,8 @@ _PLACEHOLDERS = {
     uuid.UUID("03000200-0400-0500-0006-000700080009"),
     uuid.UUID("12345678-1234-5678-90ab-cddeefaabbcc"),
 }
+#: Made by systemd, Podman and Docker, also in containers that share the PIDs of their host.
+_CONTAINER = (Path("/run/systemd/container"), Path("/run/.containerenv"), Path("/.dockerenv"))
 #: The first PID namespace's own number (linux/proc_ns.h, PROC_PID_INIT_INO).
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
@@ -64,14 +66,12 @@ def hash_id(text: str) -> str:
 
 
 def is_container() -> bool:
-    """Whether this is a container: the hardware below is not its own, and may change under it."""
+    """Whether kernel, clock and hardware are those of the machine around this one."""
     try:
         namespace = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return True
-    # Docker and Podman can share the PID namespace of their host, and leave these.
-    left = (Path("/.dockerenv"), Path("/run/.containerenv"))
-    return namespace != _FIRST_PID_NAMESPACE or any(path.exists() for path in left)
+    return namespace != _FIRST_PID_NAMESPACE or any(path.exists() for path in _CONTAINER)
 
 
 def _read_hardware(root: Path, contained: Callable[[], bool]) -> str:

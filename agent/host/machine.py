@@ -12,17 +12,17 @@ from agent.clock import Clock
 from agent.core.model import Instant
 from agent.errors import Unavailable
 from agent.host.census import Census
+from agent.host.cgroups import find_place
 from agent.host.condition import Condition
 from agent.host.deaths import Deaths
 from agent.host.http import HttpClient
+from agent.host.identity import is_container
 from agent.host.leash import Leash
 from agent.host.memory import Memory
 from agent.host.shortage import Shortage
 from agent.host.space import Space
 from agent.host.systemd import Systemd
 
-#: Made by systemd, podman and Docker in containers.
-_CONTAINER = (Path("/run/systemd/container"), Path("/run/.containerenv"), Path("/.dockerenv"))
 #: sd_booted(3): this directory exists exactly where systemd is PID 1.
 _BOOTED = Path("/run/systemd/system")
 
@@ -104,8 +104,7 @@ class Machine:
 
 async def open_machine(clock: Clock) -> Machine:
     """Try each edge; those that are not there are named in `missing`. Never raises for that."""
-    container = any(mark.exists() for mark in _CONTAINER)
-    machine = Machine(clock=clock, container=container)
+    machine = Machine(clock=clock, container=is_container())
     missing: dict[str, str] = {}
     if not _BOOTED.is_dir():  # noqa: ASYNC240  # /run is in memory
         missing["systemd"] = "systemd is not PID 1 here: services cannot be watched"
@@ -120,5 +119,12 @@ async def open_machine(clock: Clock) -> Machine:
                 "not root: unless this user may read the whole journal (group systemd-journal), "
                 "an operator's stop before this start of hostmend looks like an unclear one"
             )
+    try:
+        find_place()
+    except Unavailable as error:
+        missing["control groups"] = (
+            f"{error}: should agent and run be killed at one moment, a process that hides from its "
+            "run is not found"
+        )
     machine.missing = missing
     return machine

@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.host import cgroups
+
 #: linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -246,9 +248,11 @@ def end_tree(
     mark: tuple[str, str] | None = None,
     own: frozenset[int] = frozenset(),
     strays_since: int | None = None,
+    group: Path | None = None,
     within: float = 10.0,
 ) -> list[Process]:
-    """From outside: end these processes, all that descends from them, and all that carry the mark.
+    """From outside: end these processes, all that descends from them, all that carry the mark, and
+    all in the control group, which is removed.
 
     The caller should be their subreaper. `own` are children of the caller that somebody else
     waits for; every other one that becomes the caller's child is reaped here, by its number.
@@ -262,6 +266,9 @@ def end_tree(
     def choose(table: Mapping[int, Process]) -> list[Process]:
         if mark:
             known.update((process.pid, process.started) for process in find_marked(*mark))
+        if group:
+            members = cgroups.list_members(group) & table.keys()
+            known.update((pid, table[pid].started) for pid in members)
         for process in table.values():
             if (
                 strays_since is not None
@@ -293,4 +300,9 @@ def end_tree(
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 
-    return end_processes(choose, within=within, reap=reap)
+    if group:
+        cgroups.freeze(group)
+    left = end_processes(choose, within=within, reap=reap)
+    if group:
+        cgroups.remove(group)
+    return left

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.errors import Unavailable
-from agent.lab.cgroups import empty_cgroups, make_cgroup, own_cgroups
+from agent.host.cgroups import own_cgroups
+from agent.lab.cgroups import empty_cgroups, make_cgroup
 from agent.lab.machine import PATH, Command, default_cache, execute, require_lab, tail
 from agent.lab.remains import discard, new_name, sweep
 from agent.lab.tree import VENV, build, source_root

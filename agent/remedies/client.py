@@ -40,6 +40,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.core.model import Changes, Instant, Outcome, Seconds
 from agent.errors import Conflict, Unavailable
+from agent.host.cgroups import PREFIX, find_place, list_members, remove, remove_empty
 from agent.host.processes import (
     Process,
     become_subreaper,
@@ -255,6 +256,8 @@ def prepare_runtime(runtime_dir: Path) -> None:
         for scratch in (runtime_dir / "scratch").iterdir():
             if not find_marked(MARK, scratch.name):
                 shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(Unavailable):
+            remove_empty(find_place())
     except OSError as error:
         raise Unavailable(f"cannot use the runtime directory {runtime_dir}: {error}") from None
 
@@ -380,6 +383,10 @@ async def _finish(job: JobProcess, tale: _Tale, grace: Seconds) -> None:
         await _clear(job, tale)
     else:
         await asyncio.to_thread(reap_strays)
+        if job.group and tale.ended is not None:
+            if list_members(job.group):
+                await asyncio.to_thread(end_tree, [], group=job.group)
+            remove(job.group)
     job.close()
 
 
@@ -411,6 +418,7 @@ async def _clear(job: JobProcess, tale: _Tale | None = None) -> list[Process]:
         mark=(MARK, job.token),
         own=frozenset({job.pid}),
         strays_since=job.started,
+        group=job.group,
     )
     shutil.rmtree(job.scratch, ignore_errors=True)
     return left
@@ -451,7 +459,14 @@ async def _clear_identity(identity: Mapping[str, Any]) -> None:
         for process, started in zip(found, starts, strict=True)
         if process and process.started == started
     ]
-    await asyncio.to_thread(end_tree, roots, mark=(MARK, str(identity["token"])))
+    token, group = str(identity["token"]), Path(identity.get("group", ""))
+    await asyncio.to_thread(
+        end_tree,
+        roots,
+        mark=(MARK, token),
+        # What is written there is not believed blindly: a group of others would be ended whole.
+        group=group if group.name == f"{PREFIX}{token}" else None,
+    )
 
 
 async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -1,8 +1,8 @@
 """The short-lived process that owns one run and everything it starts: the supervisor.
 
-Started by `agent.remedies.process` as `python -P -m agent.remedies.job SCRATCH`, it waits for one
-request on stdin, validates all of it again, has `agent.remedies.runner` carry it out, and ends
-everything that was started when the run ends, in whatever way that happens. See `protocol`.
+Started by `agent.remedies.process` as `python -P -m agent.remedies.job SCRATCH [GROUP]`, it waits
+for one request on stdin, validates all of it again, has `agent.remedies.runner` carry it out, and
+ends everything that was started when the run ends, in whatever way that happens. See `protocol`.
 
 The runner is a fork, and so is ansible-playbook of the runner: what all of them need is imported
 once, here, and its memory is shared. Each goes on with its own imports at the same time.
@@ -17,6 +17,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.host.cgroups import join
 from agent.host.processes import become_subreaper
 from agent.remedies import events, lines
 from agent.remedies.surroundings import make_scratch
@@ -67,7 +68,10 @@ def main() -> None:
     gc.disable()
     os.umask(0o022)
     become_subreaper()
-    scratch = Path(sys.argv[1])
+    scratch, group = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    # Before anything is started.
+    if group and not join(group):
+        group = None
     make_scratch(scratch)
     runner = start_runner(scratch)
     # Only now: both processes get ready at the same time.
@@ -75,7 +79,7 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    code = Supervisor(scratch, runner).run()
+    code = Supervisor(scratch, runner, group).run()
     # Nothing is left to tidy up, and the runner is reaped already.
     os._exit(code)
 

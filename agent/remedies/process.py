@@ -13,11 +13,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from agent.errors import Unavailable
+from agent.host.cgroups import PREFIX, find_place
 from agent.host.processes import Process, read_process
 from agent.remedies.protocol import MARK, MAX_LINE, scratch_of
 from agent.remedies.surroundings import make_job_environment
 
 _LAST_WORDS = 600
+
+
+def find_group(token: str) -> Path | None:
+    """Where a job's control group is made; None where none can be."""
+    try:
+        return find_place() / f"{PREFIX}{token}"
+    except Unavailable:
+        return None
 
 
 class JobProcess:
@@ -27,10 +37,17 @@ class JobProcess:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], token: str, scratch: Path, errors: BinaryIO
+        self,
+        process: subprocess.Popen[bytes],
+        token: str,
+        scratch: Path,
+        group: Path | None,
+        errors: BinaryIO,
     ) -> None:
         self.token = token
         self.scratch = scratch
+        #: The control group that it makes and joins, with all that it starts.
+        self.group = group
         self.pid = process.pid
         self.exited = asyncio.Event()
         self._process = process
@@ -48,12 +65,16 @@ class JobProcess:
         """Start one. Raises OSError."""
         token = uuid.uuid4().hex
         scratch = scratch_of(runtime_dir, token)
+        group = find_group(token)
         runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A file, not a pipe: a data run goes on writing after the agent's end.
         errors = tempfile.TemporaryFile(dir=runtime_dir)  # noqa: SIM115 - closed in close()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "agent.remedies.job", str(scratch)],
+                [
+                    *(sys.executable, "-P", "-m", "agent.remedies.job", str(scratch)),
+                    *([str(group)] if group else []),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -64,7 +85,7 @@ class JobProcess:
         except OSError:
             errors.close()
             raise
-        return JobProcess(process, token, scratch, errors)
+        return JobProcess(process, token, scratch, group, errors)
 
     def identify(self) -> list[Process]:
         """The process itself, while it lives."""

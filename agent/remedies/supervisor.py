@@ -42,8 +42,9 @@ _FAREWELL = 1.0
 class Supervisor:
     """One run, from the request to the end."""
 
-    def __init__(self, scratch: Path, runner: RunnerProcess) -> None:
+    def __init__(self, scratch: Path, runner: RunnerProcess, group: Path | None) -> None:
         self._scratch = scratch
+        self._group = group
         self._token = scratch.name
         self._pid = runner.pid
         self._work = os.fdopen(runner.work, "wb")
@@ -128,6 +129,7 @@ class Supervisor:
             "runner": self._pid,
             "runner_started": runner.started if runner else 0,
             "token": self._token,
+            "group": str(self._group) if self._group else "",
             # A preview changes nothing: the death of the agent ends it, whatever the remedy.
             "changes": Changes.FILES if request.preview else remedy.changes,
         }

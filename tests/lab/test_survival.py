@@ -140,6 +140,51 @@ def test_an_incident_outlives_a_reboot_which_itself_is_no_news(agent: LabAgent) 
     assert agent.json("status")["problems"] == []
 
 
+#: Leaves a process that only its control group tells from those of others, and goes on.
+HIDE = """\
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.command:
+        argv: [sh, -c, "setsid --fork env -i sleep 98765 >/dev/null 2>&1 </dev/null"]
+    - ansible.builtin.wait_for: {timeout: 300}
+"""
+
+
+def test_what_hides_from_its_run_is_ended_though_all_that_knew_of_it_died_at_once(
+    agent: LabAgent,
+) -> None:
+    lab = agent.lab
+    assert "control groups" not in agent.json("status")["missing"]
+    place = "/etc/hostmend/playbooks/hide"
+    summary = "summary: For a test\nrisk: low\nchanges: service\ntimeout: 10m\n"
+    lab.write(f"{place}/remedy.yml", summary)
+    lab.write(f"{place}/playbook.yml", HIDE)
+    hidden = ["pgrep", "-xf", "sleep 98765"]
+    try:
+        agent.run("reload")
+        agent.run("remedy", "run", "hide", "--no-wait")
+        agent.wait(lambda: lab.run(hidden, check=False).returncode == 0, "it to hide")
+        (run,) = agent.runs()
+        told = json.loads(lab.read(f"/run/hostmend/runs/{run['id']}/job.json"))
+        assert "/system.slice/hostmend.service/hostmend-run-" in told["group"]
+        main = lab.run(["systemctl", "show", "-P", "MainPID", "hostmend"]).stdout.strip()
+        victims = [main, str(told["pid"]), str(told["runner"])]
+        lab.run(["kill", "-STOP", *victims])
+        lab.run(["kill", "-KILL", *victims])
+        agent.wait(lambda: lab.run(hidden, check=False).returncode != 0, "it to be ended")
+        agent.wait(
+            lambda: [r for r in agent.try_json("runs")["items"] if r["outcome"] == "lost"],
+            "the run to be lost",
+        )
+        lab.wait_for(["test", "!", "-e", told["group"]])
+    finally:
+        lab.run(["rm", "-r", place])
+        lab.run(["pkill", "-xf", "sleep 98765"], check=False)
+        agent.wait(lambda: agent.try_json("status"), "the agent to answer again")
+        agent.run("reload")
+
+
 @pytest.mark.long
 def test_nothing_is_lost_or_doubled_by_a_hundred_kills(agent: LabAgent) -> None:
     lab = agent.lab

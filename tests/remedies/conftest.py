@@ -162,3 +162,20 @@ def stubborn(tmp_path: Path) -> Iterator[tuple[str, Callable[[], list[int]]]]:
     yield f"env -i /usr/bin/python3 {program} {token}", lambda: find_processes(token)
     for pid in find_processes(token):
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def hidden(tmp_path: Path) -> Iterator[tuple[str, Callable[[], list[int]]]]:
+    """A remedy that leaves a process alone in a session of its own, with nothing in its environment
+    and its parents gone: only its control group tells whose it is. With what finds it."""
+    token = f"hidden-{tmp_path.name}-{os.getpid()}"
+    program = tmp_path / "hidden.py"
+    program.write_text("import time; time.sleep(300)")
+    hide = f"setsid --fork env -i /usr/bin/python3 {program} {token} >/dev/null 2>&1 </dev/null"
+    tasks = f"""
+        - {{name: Hide, ansible.builtin.command: {{argv: [sh, -c, "{hide}"]}}}}
+        - {{name: Wait, ansible.builtin.wait_for: {{timeout: 50}}}}
+    """
+    yield tasks, lambda: find_processes(token)
+    for pid in find_processes(token):
+        os.kill(pid, signal.SIGKILL)

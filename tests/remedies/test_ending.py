@@ -16,7 +16,8 @@ import pytest
 
 from agent.clock import Clock
 from agent.core.model import Changes, Outcome
-from agent.errors import Conflict
+from agent.errors import Conflict, Unavailable
+from agent.host.cgroups import PREFIX, find_place
 from agent.host.processes import is_alive, read_process, read_processes
 from agent.remedies.client import JobRequest, attach, discard
 
@@ -138,6 +139,112 @@ async def test_a_killed_job_is_lost_and_nothing_of_it_is_left(bench, stubborn, u
     assert stubborn[1]() == []
     assert bench.alive() == []
     assert list_zombies() == []
+
+
+def kill_at_once(*victims: int) -> None:
+    for victim in victims:
+        os.kill(victim, signal.SIGSTOP)
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+
+
+def list_groups() -> set[Path]:
+    return set(find_place().glob(f"{PREFIX}*"))
+
+
+# A control group takes root.
+@pytest.mark.lab
+async def test_what_hides_is_ended_though_runner_and_supervisor_died_at_once(bench, hidden, until):
+    tasks, find = hidden
+    before = list_groups()
+    bench.write(tasks)
+    running = asyncio.ensure_future(bench.run(bench.request()))
+    await until(
+        lambda: find() and bench.tasks, "the hidden process runs, and nobody of its parents"
+    )
+    assert list_groups() - before
+    started = bench.of("started")[0]
+    kill_at_once(started["pid"], started["runner"])
+    result = await running
+    assert result.outcome is Outcome.LOST
+    assert find() == []
+    assert list_zombies() == []
+    assert list_groups() <= before
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("changes", ["service", "data"])
+async def test_what_hides_is_ended_by_the_next_agent_though_all_died_at_once(
+    bench, hidden, until, changes
+):
+    tasks, find = hidden
+    before = list_groups()
+    bench.write(tasks, changes=changes)
+    request = bench.request()
+    agent = start_agent(request)
+    try:
+        started = json.loads(agent.stdout.readline())
+        await until(find, "the hidden process runs")
+        await until(lambda: find_waiting(bench), "the playbook goes on")
+        kill_at_once(agent.pid, started["pid"], started["runner"])
+    finally:
+        agent.kill()
+        agent.wait()
+        agent.stdout.close()
+    result = await attach(
+        request.run_id, bench.runtime, on_event=bench.events.append,
+        cancel=bench.cancel, clock=Clock(),
+    )  # fmt: skip
+    assert result.outcome is Outcome.LOST
+    assert find() == []
+    await until(lambda: list_groups() <= before, "no group is left")
+
+
+@pytest.mark.lab
+async def test_what_hides_is_ended_with_its_run(bench, hidden, until):
+    tasks, find = hidden
+    before = list_groups()
+    bench.write(tasks.replace("timeout: 50", "timeout: 1"))
+    result = await bench.run(bench.request())
+    assert result.outcome is Outcome.OK
+    assert find() == []
+    assert list_groups() <= before
+
+
+async def test_a_run_needs_no_control_group(bench, stubborn, monkeypatch):
+    def find_none():
+        raise Unavailable("cannot make a control group: none is mounted")
+
+    monkeypatch.setattr("agent.remedies.process.find_place", find_none)
+    write_stubborn(bench, stubborn)
+    result = await bench.run(bench.request(timeout=4.0))
+    assert result.outcome is Outcome.TIMEOUT
+    assert stubborn[1]() == []
+
+
+@pytest.mark.lab
+async def test_a_group_that_is_not_the_jobs_own_is_never_ended(bench, tmp_path):
+    """Whatever stands in a run's directory: a group of others would be ended as a whole."""
+    other = find_place() / f"{PREFIX}{tmp_path.name}"
+    other.mkdir()
+    sleeper = await asyncio.create_subprocess_exec("sleep", "300")
+    try:
+        (other / "cgroup.procs").write_text(str(sleeper.pid))
+        place = bench.runtime / "runs/run-9"
+        place.mkdir()
+        gone = {"pid": 2**22, "started": 0, "runner": 2**22, "runner_started": 0}
+        identity = {**gone, "token": "abc", "group": str(other), "changes": "service"}
+        (place / "job.json").write_text(json.dumps(identity))
+        result = await attach(
+            "run-9", bench.runtime, on_event=bench.events.append,
+            cancel=bench.cancel, clock=Clock(),
+        )  # fmt: skip
+        assert result.outcome is Outcome.LOST
+        assert sleeper.returncode is None
+    finally:
+        sleeper.kill()
+        await sleeper.wait()
+        other.rmdir()
 
 
 async def test_a_job_that_hangs_is_ended_from_outside(bench, stubborn, until):
