@@ -24,6 +24,7 @@ from agent.core.model import (
     Run,
     Silence,
     State,
+    Status,
     Step,
 )
 
@@ -281,7 +282,7 @@ def _gates_of_upstream(
     if host.storm is not None and now < host.storm.since + policy.inhibit_for:
         mine = rank(incident, host, policy)[0]
         for other in host.incidents:
-            if other.opened is None or other.state not in FAILING_STATES or not other.critical:
+            if other.opened is None or other.state not in FAILING_STATES or not _is_ill(other):
                 continue
             if other.state is not State.ESCALATED and rank(other, host, policy)[0] < mine:
                 detail = f"many failures at once: {other.check} comes first"
@@ -291,17 +292,23 @@ def _gates_of_upstream(
 
 
 def upstream_incidents(incident: Incident, host: Host, policy: Policy) -> tuple[Incident, ...]:
-    """Critical incidents that this one stands on, by configuration or by its evidence."""
+    """Incidents of what this one stands on and is ill, by configuration or by its evidence."""
     upstream = find_upstream(incident.check, policy)
     return tuple(
         other
         for other in host.incidents
         if other.id != incident.id
         and other.state in FAILING_STATES
-        and other.critical
+        and _is_ill(other)
         and (other.check in upstream or other.finding.resource in incident.finding.implicates)
         and incident.finding.resource not in other.finding.implicates
     )
+
+
+def _is_ill(incident: Incident) -> bool:
+    """Critical, or unclear since it failed, as while it is starting: unknown is not health."""
+    unclear = incident.finding.status is Status.UNKNOWN and incident.failing_since is not None
+    return incident.critical or unclear
 
 
 def stale_checks(

@@ -806,6 +806,18 @@ def test_a_dependant_that_recovers_with_its_upstream_is_not_repaired() -> None:
     assert [run.check for run in scene.runs] == ["db"]
 
 
+def test_an_upstream_that_is_just_starting_still_holds_its_dependants() -> None:
+    scene = Scene(bare("db"), check("web", depends_on=("db",)))
+    scene.fails("db")
+    scene.fails("web")
+    scene.sees(Status.UNKNOWN, "db", cause="starting", transition="starting")
+    assert scene.runs == []
+    scene.passes("db")
+    assert scene.runs == []
+    scene.passes("web")
+    assert scene.state("web") is State.PROBATION
+
+
 def test_a_look_from_before_the_upstream_was_surely_whole_starts_no_run() -> None:
     scene = Scene(bare("db"), check("web", depends_on=("db",)))
     scene.fails("db")
