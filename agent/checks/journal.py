@@ -162,18 +162,18 @@ async def _read(
     """What was added since the last look, and when that was. Where it came to is remembered."""
     memory, seconds = machine.memory, _READING * timeout
     cursor: str | None = memory.get("cursor")
-    since: Instant = memory.hints.get("looked", memory.get("looked") or now)
+    since: Instant = memory.notes.get("looked", memory.get("looked") or now)
     signature = storage.signature
     if cursor is None:
         batch = Batch(entries=(), cursor=await find_cursor(seconds))
-    elif memory.hints.get("signature") == signature:
+    elif memory.notes.get("signature") == signature:
         batch = Batch(entries=(), cursor=cursor)
     else:
         batch = await read_entries(cursor, filters, most_bytes=_MOST_BYTES, seconds=seconds)
         if not batch.whole and batch.entries[-1].at < time.time() - _MOST_BEHIND:
             batch = Batch(entries=batch.entries, cursor=await find_cursor(seconds), whole=False)
-    memory.hints["looked"] = now
-    memory.hints["signature"] = signature if batch.whole else None
+    memory.notes["looked"] = now
+    memory.notes["signature"] = signature if batch.whole else None
     if batch.cursor != cursor:
         memory.put("cursor", batch.cursor)
         memory.put("looked", now)
@@ -240,8 +240,8 @@ async def _send_canary(options: JournalOptions, machine: Machine, now: Instant) 
         return ""
     assert options.timeout is not None  # noqa: S101 - the configuration filled both in
     assert options.every is not None  # noqa: S101
-    hints = machine.memory.hints
-    sent, why = hints.get("canary", (None, ""))
+    notes = machine.memory.notes
+    sent, why = notes.get("canary", (None, ""))
     # One that did not arrive is followed by another at once: somebody may wait for the proof.
     if sent is not None and not why and now - sent < 0.9 * options.every:
         return ""
@@ -254,7 +254,7 @@ async def _send_canary(options: JournalOptions, machine: Machine, now: Instant) 
             why = ""
     except OSError as error:
         why = f"nothing takes lines at {SOCKET}: {error.strerror}"
-    hints["canary"] = now, why
+    notes["canary"] = now, why
     return why
 
 
@@ -273,10 +273,10 @@ async def _await_line(line: str, cursor: str, seconds: float) -> bool:
 
 def _verify(machine: Machine, storage: Storage, now: Instant) -> dict[str, str]:
     """Path -> what is wrong, of archived files; one that nobody knows begins to be verified."""
-    memory, hints = machine.memory, machine.memory.hints
+    memory, notes = machine.memory, machine.memory.notes
     known: dict[str, list[object]] = dict(memory.get("verified") or {})
-    if (under_way := hints.get("verifying")) is not None and under_way[1].done():
-        del hints["verifying"]
+    if (under_way := notes.get("verifying")) is not None and under_way[1].done():
+        del notes["verifying"]
         file, task = under_way
         if not task.cancelled() and task.exception() is None:
             # What could not be told is asked again as late as what is well.
@@ -294,9 +294,9 @@ def _verify(machine: Machine, storage: Storage, now: Instant) -> dict[str, str]:
         for path, file in archived.items()
         if path not in known or now - float(str(known[path][3])) > _VERIFY_AGAIN
     ]
-    if due and "verifying" not in hints:
+    if due and "verifying" not in notes:
         work = asyncio.get_running_loop().create_task(verify_file(due[0].path))
-        hints["verifying"] = due[0], work
+        notes["verifying"] = due[0], work
     return {path: str(row[4]) for path, row in known.items() if row[4]}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import Seconds
+from agent.errors import Unavailable
+from agent.host.command import run_command
 from agent.host.journal import ENVIRONMENT
 
 PERSISTENT, VOLATILE = "/var/log/journal", "/run/log/journal"
@@ -161,29 +162,10 @@ async def verify_file(path: str, limit: Seconds = VERIFY_LIMIT) -> str | None:
         if shutil.which(tool, path=ENVIRONMENT["PATH"]):
             argv = [tool, *options, *argv]
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=ENVIRONMENT,
-        )
-    except OSError:
+        done = await run_command(argv, seconds=limit, environment=ENVIRONMENT)
+    except Unavailable:
         return None
-    tail = b""
-    try:
-        async with asyncio.timeout(limit):
-            while process.stdout is not None and (chunk := await process.stdout.read(65536)):
-                tail = (tail + chunk)[-4096:]
-            code = await process.wait()
-    except TimeoutError:
-        return None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()
-    if code == 0 or not os.path.exists(path):  # noqa: PTH110, ASYNC240 - it may be rotated away
+    if done.code == 0 or not os.path.exists(path):  # noqa: PTH110, ASYNC240 - it may be rotated away
         return ""
-    lines = tail.decode(errors="replace").strip().splitlines()
+    lines = f"{done.out}\n{done.err}".splitlines()
     return next((line for line in reversed(lines) if line.startswith("FAIL")), None)
