@@ -9,6 +9,7 @@ from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
 from agent.checks.file import FILE
 from agent.checks.http import HTTP
+from agent.checks.journal import JOURNAL
 from agent.checks.log import LOG
 from agent.checks.memory import MEMORY
 from agent.checks.plugin import PLUGIN
@@ -28,6 +29,7 @@ CHECKS: dict[str, CheckType] = {
     "disk": DISK,
     "file": FILE,
     "http": HTTP,
+    "journal": JOURNAL,
     "log": LOG,
     "memory": MEMORY,
     "plugin": PLUGIN,

@@ -26,7 +26,8 @@ _LOG_FIELDS = (
     "_SYSTEMD_INVOCATION_ID",
     "INVOCATION_ID",
 )
-_ENVIRONMENT = {
+#: For journalctl: plain text, and nothing of what the agent itself was started with.
+ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
     "SYSTEMD_COLORS": "0",
@@ -186,7 +187,7 @@ async def _read(arguments: list[str]) -> str:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
         )
     except OSError as error:
         raise Unavailable(f"cannot read the journal: cannot start journalctl: {error}") from error
