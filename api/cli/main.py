@@ -22,6 +22,7 @@ from api.cli import (
     init,
     notices,
     parts,
+    pushes,
     remedies,
     run,
     runs,
@@ -50,6 +51,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "run-cancel": runs.cancel_run,
     "notices": notices.list_notices,
     "actions": actions.list_actions,
+    "push": pushes.push,
 }
 GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
     "incident": (
