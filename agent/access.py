@@ -9,13 +9,15 @@ from agent.core.model import Instant
 
 
 class Role(StrEnum):
-    """What a token's holder may do; each includes the one before."""
+    """What a token's holder may do."""
 
+    #: Reports on checks of type `push`, and sees nothing.
+    REPORTER = "reporter"
     #: Sees everything that holds no secret.
     VIEWER = "viewer"
-    #: Gives orders about incidents, runs and silences.
+    #: Sees it, reports, and gives orders about incidents, runs and silences.
     OPERATOR = "operator"
-    #: Makes tokens, reloads the configuration.
+    #: All of it, and makes tokens, reloads the configuration.
     ADMIN = "admin"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,6 +28,9 @@ from agent.feed import LiveEvent as LiveEvent
 from agent.reports.incident import IncidentReport as IncidentReport
 from agent.reports.markdown import render_markdown as render_markdown
 from agent.reports.page import render_page as render_page
+from agent.told import Alert as Alert
+from agent.told import Report as Report
+from agent.told import Taken as Taken
 from agent.watcher import Lateness as Lateness
 
 T = TypeVar("T")
@@ -166,6 +169,17 @@ class AgentFacade(Protocol):
     def check(self, name: str) -> CheckStatus: ...
     async def look(self, name: str) -> CheckStatus:
         """Looks now, and answers with what that look saw."""
+        ...
+
+    async def tell(self, name: str, report: Report, *, by: str) -> CheckStatus:
+        """Takes what somebody found, and answers with what a look makes of it.
+
+        Raises Conflict for a check that nobody reports on.
+        """
+        ...
+
+    async def tell_alerts(self, alerts: Sequence[Alert], *, by: str) -> Taken:
+        """Takes an Alertmanager's alerts for the checks that want them."""
         ...
 
     async def incidents(

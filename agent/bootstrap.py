@@ -8,13 +8,14 @@ import logging
 import math
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 from agent import __version__
 from agent.agent import CheckStatus
 from agent.carriers import JobCarrier, Mail
+from agent.checks.push import PushOptions, take_reports
 from agent.checks.service import SERVICE
 from agent.clock import Clock
 from agent.config import Config, load_config
@@ -55,6 +56,7 @@ from agent.store.history import History
 from agent.store.home import HISTORY, Home, make_private
 from agent.store.state import State
 from agent.tokens import Tokens
+from agent.told import Report
 from agent.triggers import open_triggers
 from agent.watcher import Watcher
 from agent.witness import Witness
@@ -138,6 +140,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         machine = await open_machine(clock)
         stack.push_async_callback(machine.close)
         machine.ran = _make_ran(engine, clock)
+        machine.repaired = _make_repaired(engine)
         feed = Feed()
 
         def config() -> Config:
@@ -167,6 +170,13 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
                 loop = asyncio.get_running_loop()
                 loop.run_in_executor(history_writer, history.remember, looked.check, changed)
             return decision
+
+        async def tell(name: str, options: PushOptions, reports: Sequence[Report], by: str) -> None:
+            memory = memories.open(name)
+            take_reports(options, memory, reports, now=clock.now(), by=by)
+            changed = memories.keep(name, memory)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(history_writer, history.remember, name, changed)
 
         async def transition() -> str:
             return await host_transition(machine)
@@ -247,6 +257,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
                 feed=feed,
                 tokens=Tokens(state=state, read=engine.read, now=clock.now),
                 clock=clock,
+                tell=tell,
             ),
             loaded=loaded,
             find_troubles=lambda: (home.trouble, history.trouble),
@@ -407,6 +418,16 @@ def _make_ran(engine: Engine, clock: Clock) -> Callable[[str, Instant], bool]:
         )
 
     return ran
+
+
+def _make_repaired(engine: Engine) -> Callable[[str], Instant | None]:
+    """When the last run for a check ended: what was seen before says nothing of now."""
+
+    def repaired(check: str) -> Instant | None:
+        runs = (run for run in engine.host.runs if run.check == check and not run.preview)
+        return max((run.ended for run in runs if run.ended is not None), default=None)
+
+    return repaired
 
 
 def _make_forget(machine: Machine) -> Listener:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +27,7 @@ from agent.agent import (
     Page,
     RemedyInfo,
 )
+from agent.checks.push import PushOptions, read_alert, wants
 from agent.clock import Clock
 from agent.config import Config, LoadedCheck
 from agent.core.holds import NextStep, count_attempts, gates, mode_of, next_step, say_doubt
@@ -64,6 +73,7 @@ from agent.store import origin
 from agent.store.history import History
 from agent.store.state import Listing, number_of
 from agent.tokens import Tokens
+from agent.told import Alert, Report, Taken
 from agent.watcher import Watcher
 from agent.witness import Witness
 from agent.worker import Worker
@@ -99,6 +109,8 @@ class Parts:
     feed: Feed
     tokens: Tokens
     clock: Clock
+    #: Remembers reports on a check, durably, by somebody. Raises Invalid.
+    tell: Callable[[str, PushOptions, Sequence[Report], str], Awaitable[None]]
 
 
 class RunningAgent:
@@ -305,6 +317,34 @@ class RunningAgent:
         self.check(name)
         await self._parts.watcher.look_now(name)
         return self.check(name)
+
+    async def tell(self, name: str, report: Report, *, by: str) -> CheckStatus:
+        self.check(name)
+        loaded = self._loaded.config.checks[name]
+        if not isinstance(loaded.options, PushOptions):
+            raise Conflict(
+                f"cannot take a report for {name}: it looks by itself; only a check of type push "
+                "is reported on"
+            )
+        await self._parts.tell(name, loaded.options, (report,), by)
+        return await self.look(name)
+
+    async def tell_alerts(self, alerts: Sequence[Alert], *, by: str) -> Taken:
+        wanted: dict[str, list[Alert]] = {}
+        ignored = 0
+        checks = self._loaded.config.checks.items()
+        pushed = {n: c.options for n, c in checks if isinstance(c.options, PushOptions)}
+        for alert in alerts:
+            names = [name for name, options in pushed.items() if wants(options, alert)]
+            ignored += not names
+            for name in names:
+                wanted.setdefault(name, []).append(alert)
+        for name, found in wanted.items():
+            options = pushed[name]
+            reports = [read_alert(options, alert) for alert in found]
+            await self._parts.tell(name, options, reports, by)
+        await asyncio.gather(*(self._parts.watcher.look_now(name) for name in wanted))
+        return Taken(checks={name: len(found) for name, found in wanted.items()}, ignored=ignored)
 
     # Incidents
 

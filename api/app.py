@@ -34,6 +34,7 @@ from api.routes import (
     silences,
     status,
     tokens,
+    told,
 )
 from api.trail import record
 
@@ -52,13 +53,15 @@ class Route:
     errors: tuple[int, ...] = ()
     status: int = 200
     response: type[Response] = JSONResponse
+    #: An order is on record in the trail; what is only reported is not.
+    recorded: bool = True
 
     @property
     def acts(self) -> bool:
         return self.method != "GET"
 
 
-_OPEN, _VIEWER, _OPERATOR, _ADMIN = Access
+_OPEN, _REPORTER, _VIEWER, _OPERATOR, _ADMIN = Access
 
 # fmt: off
 ROUTES = (
@@ -72,6 +75,9 @@ ROUTES = (
     Route("GET",  "/v1/checks", _VIEWER, checks.list_checks, (422,)),
     Route("GET",  "/v1/checks/{name}", _VIEWER, checks.show_check, (404,)),
     Route("POST", "/v1/checks/{name}/look", _OPERATOR, checks.look, (404,)),
+    Route("POST", "/v1/checks/{name}/findings", _REPORTER, told.report, (404, 409),
+          recorded=False),
+    Route("POST", "/v1/hooks/alertmanager", _REPORTER, told.report_alerts, recorded=False),
     Route("GET",  "/v1/incidents", _VIEWER, incidents.list_incidents, (422,)),
     Route("GET",  "/v1/incidents/{id}", _VIEWER, incidents.show_incident, (404,)),
     Route("GET",  "/v1/incidents/{id}/explain", _VIEWER, incidents.explain_incident, (404,)),
@@ -127,7 +133,6 @@ def create_app(agent: AgentFacade, *, version: str = "", rates: Rates | None = N
     app.state.agent = agent
     app.state.stopping = asyncio.Event()
     app.state.answers = Answers()
-    app.router.route_class = _OrderRoute
     for route in ROUTES:
         _add_route(app, route)
     install_problems(app)
@@ -142,7 +147,7 @@ def create_app(agent: AgentFacade, *, version: str = "", rates: Rates | None = N
 def _add_route(app: FastAPI, route: Route) -> None:
     known = sorted({*route.errors, *_common_errors(route)})
     noun = route.path.removeprefix("/v1").split("/")[1]
-    app.add_api_route(
+    app.router.add_api_route(
         route.path,
         route.endpoint,
         methods=[route.method],
@@ -153,6 +158,7 @@ def _add_route(app: FastAPI, route: Route) -> None:
         responses={code: _PROBLEM_RESPONSES[code] for code in known},
         openapi_extra=_describe_more(route),
         response_class=route.response,
+        route_class_override=_OrderRoute if route.recorded else _ReportRoute,
     )
 
 
@@ -240,6 +246,8 @@ def _describe(app: FastAPI) -> dict[str, Any]:
 class _OrderRoute(APIRoute):
     """Puts orders on record, and carries out those with one `Idempotency-Key` once."""
 
+    recorded = True
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
@@ -254,6 +262,8 @@ class _OrderRoute(APIRoute):
             caller = find_caller(request)
 
             async def act() -> Response:
+                if not self.recorded:
+                    return await handle(request)
                 return await record(
                     request.app.state.agent,
                     lambda: handle(request),
@@ -274,6 +284,12 @@ class _OrderRoute(APIRoute):
             return await answers.once(caller.id, key, path, body, act)
 
         return handle_order
+
+
+class _ReportRoute(_OrderRoute):
+    """As orders, but for the record: what jobs report each minute would wash the trail out."""
+
+    recorded = False
 
 
 class _CatchDefects:

@@ -40,13 +40,26 @@ class Access(StrEnum):
 
     #: Nothing at all.
     OPEN = "open"
+    REPORTER = "reporter"
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
 
-    @property
-    def rank(self) -> int:
-        return tuple(Access).index(self)
+    def allows(self, asked: Access) -> bool:
+        """Whether a caller of this role may use a route that asks for that one."""
+        return asked in _RIGHTS[self]
+
+
+_SEEING = frozenset({Access.OPEN, Access.VIEWER})
+_ORDERING = _SEEING | {Access.REPORTER, Access.OPERATOR}
+#: What each role includes. Who reports sees nothing, and who sees does not report.
+_RIGHTS = {
+    Access.OPEN: frozenset({Access.OPEN}),
+    Access.REPORTER: frozenset({Access.OPEN, Access.REPORTER}),
+    Access.VIEWER: _SEEING,
+    Access.OPERATOR: _ORDERING,
+    Access.ADMIN: _ORDERING | {Access.ADMIN},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,11 +252,11 @@ def find_caller(request: Request) -> Caller:
 
 
 def require(access: Access) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that lets a caller through who has at least this role."""
+    """A dependency that lets a caller through whose role includes this one."""
 
     async def check_access(request: Request) -> None:
         caller = find_caller(request)
-        if caller.role.rank < access.rank:
+        if not caller.role.allows(access):
             raise HTTPException(
                 403, f"cannot allow this: it takes the role {access}, and yours is {caller.role}"
             )

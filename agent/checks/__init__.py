@@ -14,6 +14,7 @@ from agent.checks.log import LOG
 from agent.checks.memory import MEMORY
 from agent.checks.plugin import PLUGIN
 from agent.checks.process import PROCESS
+from agent.checks.push import PUSH
 from agent.checks.self import SELF
 from agent.checks.service import SERVICE
 from agent.checks.site import SITE
@@ -34,6 +35,7 @@ CHECKS: dict[str, CheckType] = {
     "memory": MEMORY,
     "plugin": PLUGIN,
     "process": PROCESS,
+    "push": PUSH,
     "self": SELF,
     "service": SERVICE,
     "site": SITE,

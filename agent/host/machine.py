@@ -27,6 +27,10 @@ from agent.host.systemd import Systemd
 _BOOTED = Path("/run/systemd/system")
 
 
+def _no_repair(_check: str) -> Instant | None:
+    return None
+
+
 def _no_run(_unit: str, _at: Instant) -> bool:
     return False
 
@@ -63,6 +67,8 @@ class Machine:
     named: Callable[[], frozenset[str]] = _no_names
     #: How the agent itself is; None where this machine is looked at without one.
     condition: Callable[[], Condition] | None = None
+    #: When the last run for a check ended; None where there was none lately.
+    repaired: Callable[[str], Instant | None] = _no_repair
     #: What was found out of units that failed, by unit: which end of it, and whether it had room.
     shortages: dict[str, tuple[object, Shortage | None]] = field(default_factory=dict)
     #: Filesystems: how they are asked, and what is remembered of them.

@@ -16,6 +16,8 @@ class Memory:
     result never arrived are read again. It may be lost (`History`), so a check must do without.
     """
 
+    #: Whose memory it is: the check's name. Empty where nothing is kept.
+    check: str = ""
     #: What earlier looks left, as JSON.
     kept: Mapping[str, str] = field(default_factory=dict)
     #: What this look wrote, as JSON; None: forgotten.
@@ -56,7 +58,9 @@ class Memories:
 
     def open(self, check: str) -> Memory:
         """For one look: what it writes is its own until `keep`; its notes it has at once."""
-        return Memory(kept=self._kept.get(check, {}), notes=self._notes.setdefault(check, {}))
+        return Memory(
+            check=check, kept=self._kept.get(check, {}), notes=self._notes.setdefault(check, {})
+        )
 
     def keep(self, check: str, memory: Memory) -> Mapping[str, str | None]:
         """From now on later looks see what this one wrote. Returns it, to be made durable."""

@@ -23,6 +23,7 @@ from api.cli import (
     notices,
     parts,
     rehearse,
+    pushes,
     remedies,
     run,
     runs,
@@ -52,6 +53,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "run-cancel": runs.cancel_run,
     "notices": notices.list_notices,
     "actions": actions.list_actions,
+    "push": pushes.push,
 }
 GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
     "incident": (

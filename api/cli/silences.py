@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from agent.errors import HostmendError
 from api.cli.parts import Json, open_client, read_duration
 from api.cli.screen import Screen, clean, tell_ago, tell_exactly
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-#: As a shell has them (POSIX, "Exit Status for Commands").
-EXIT_NOT_EXECUTABLE = 126
-EXIT_NOT_FOUND = 127
-EXIT_SIGNALLED = 128
-
-#: Signals that end the command, not the window before it.
-_PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+from api.cli.wrapping import carry_out, held_signals
 
 SilenceId = Annotated[str, typer.Argument(metavar="ID", help="The silence's id, such as s7.")]
 Checks = Annotated[
@@ -134,59 +120,16 @@ def run(
         "comment": comment or " ".join(command)[:200],
         "runs": True,
     }
-    with _held_signals() as received:
+    with held_signals() as received:
         with open_client() as client:
             window = client.post("/v1/silences", order)
         said = f"maintenance {window['id']}: {tell_covered(window)} until {_tell_end(window)}"
         typer.echo(clean(said), err=True)
         try:
-            code = _carry_out(command, received)
+            code = carry_out(command, received)
         finally:
             _end_window(window["id"])
     raise typer.Exit(code)
-
-
-@contextmanager
-def _held_signals() -> Iterator[list[int]]:
-    """Signals to end are kept in a list: Ctrl-C is the command's, and the window must be ended."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-
-    held = {}
-    try:
-        for number in (signal.SIGINT, *_PASSED_ON):
-            held[number] = signal.signal(number, note)
-        yield received
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
-
-
-def _carry_out(command: Sequence[str], received: list[int]) -> int:
-    if received:
-        return EXIT_SIGNALLED + received[0]
-    try:
-        process = subprocess.Popen(command)
-    except FileNotFoundError:
-        typer.echo(f"hostmend: cannot run {command[0]}: it was not found", err=True)
-        return EXIT_NOT_FOUND
-    except OSError as error:
-        typer.echo(f"hostmend: cannot run {command[0]}: {error.strerror}", err=True)
-        return EXIT_NOT_EXECUTABLE
-    passed = 0
-    while True:
-        try:
-            code = process.wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            # A terminal sends Ctrl-C to the command by itself.
-            for number in received[passed:]:
-                if number in _PASSED_ON:
-                    process.send_signal(number)
-            passed = len(received)
-        else:
-            return code if code >= 0 else EXIT_SIGNALLED - code
 
 
 def _end_window(window_id: str) -> None:

@@ -14,6 +14,7 @@ TokenId = Annotated[str, typer.Argument(metavar="ID", help="The token's id, such
 
 
 class _Role(StrEnum):
+    REPORTER = "reporter"
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"

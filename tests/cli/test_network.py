@@ -61,10 +61,10 @@ async def test_every_command_of_a_client_works_against_another_host(far, hostmen
         assert (result.code, result.err) == (0, "") or words[0] == "token", (words, result)
         assert result.code == 0, (words, result)
     # What these are for is not the case there, and that is an answer of the agent too.
-    for words in (("confirm",), ("run-cancel", "r1")):
+    for words in (("confirm",), ("run-cancel", "r1"), ("push", "web")):
         result = await hostmend(*words)
-        assert (result.code, "cannot c" in result.err) == (1, True), (words, result)
-    asked = {words[0] for words in EVERYWHERE} | {"confirm", "run-cancel"}
+        assert (result.code, "cannot " in result.err) == (1, True), (words, result)
+    asked = {words[0] for words in EVERYWHERE} | {"confirm", "run-cancel", "push"}
     assert set(COMMANDS) - LOCAL <= asked
     assert {by for _, by in far.agent.orders if by and by != "tester"} == {"token me (t1)"}
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from agent.agent import ActionOutcome, AgentFacade, Role
-from agent.core.model import ResolvedBy, RunState
+from agent.agent import ActionOutcome, AgentFacade, Report, Role
+from agent.core.model import ResolvedBy, RunState, Status
 from agent.errors import Conflict, Invalid, NotFound
 
 BY = "tester (uid 0, pid 1)"
@@ -60,9 +60,10 @@ class AgentContract:
                 ask()
         for asked in (
             agent.look("nothing"),
+            agent.tell("nothing", Report(status=Status.OK), by=BY),
             agent.incident("i999999"),
             agent.explain("i999999"),
-            agent.report("i999999"),
+            agent.tell("i999999"),
             agent.acknowledge("i999999", by=BY),
             agent.approve("i999999", by=BY),
             agent.reject("i999999", by=BY),
@@ -79,6 +80,10 @@ class AgentContract:
         ):
             with pytest.raises(NotFound):
                 await asked
+
+    async def test_a_check_that_looks_by_itself_is_not_reported_on(self, scene: Scene) -> None:
+        with pytest.raises(Conflict, match="it looks by itself"):
+            await scene.agent.tell(scene.check, Report(status=Status.OK), by=BY)
 
     async def test_parts_of_a_list_give_all_of_it_once(self, scene: Scene) -> None:
         whole = await scene.agent.incidents(limit=500)

@@ -12,6 +12,7 @@ from agent.agent import (
     ActionOutcome,
     AgentFacade,
     AgentStatus,
+    Alert,
     CheckStatus,
     EvidenceItem,
     Explanation,
@@ -22,7 +23,9 @@ from agent.agent import (
     NewToken,
     Page,
     RemedyInfo,
+    Report,
     Role,
+    Taken,
     Token,
 )
 from agent.core.model import (
@@ -162,6 +165,9 @@ class FakeAgent:
         self.action_list: dict[str, Action] = {}
         #: Raised instead of putting an order on record.
         self.trail_error: HostmendError | None = None
+        #: What was reported: the check, what, and by whom.
+        self.reports: list[tuple[str, Report, str]] = []
+        self.alerts: list[Alert] = []
         self.missing: dict[str, str] = {}
         self.problems: tuple[str, ...] = ()
         #: What is wrong with the configuration that a reload would read.
@@ -222,6 +228,19 @@ class FakeAgent:
         self.check_list[name] = check
         self.orders.append((f"look {name}", ""))
         return check
+
+    async def tell(self, name: str, report: Report, *, by: str) -> CheckStatus:
+        check = self.check(name)
+        if check.type != "push":
+            raise Conflict(f"cannot take a report for {name}: it looks by itself")
+        found = make_finding(report.status, subject=report.subject or name, summary=report.summary)
+        self.check_list[name] = replace(check, findings=(found,), status=report.status.value)
+        self.reports.append((name, report, by))
+        return self.check_list[name]
+
+    async def tell_alerts(self, alerts: Sequence[Alert], *, by: str) -> Taken:
+        self.alerts += alerts
+        return Taken(checks={"alerts": len(alerts)} if alerts else {}, ignored=0)
 
     async def incidents(
         self,

@@ -82,7 +82,15 @@ def test_tokens_and_the_configuration_are_for_admins_and_nothing_else_is() -> No
 
 
 def test_nothing_that_acts_is_for_viewers() -> None:
-    assert {r.path for r in ROUTES if r.acts and r.access.rank < Access.OPERATOR.rank} == set()
+    assert {r.path for r in ROUTES if r.acts and Access.VIEWER.allows(r.access)} == set()
+
+
+def test_who_reports_sees_nothing_and_orders_nothing() -> None:
+    assert {(r.method, r.path) for r in ROUTES if Access.REPORTER.allows(r.access)} == {
+        ("GET", "/healthz"),
+        ("POST", "/v1/checks/{name}/findings"),
+        ("POST", "/v1/hooks/alertmanager"),
+    }
 
 
 async def test_a_request_without_a_known_connection_has_no_caller(agent: FakeAgent) -> None:
