@@ -11,6 +11,9 @@ from agent.access import ActionOutcome as ActionOutcome
 from agent.access import NewToken as NewToken
 from agent.access import Role as Role
 from agent.access import Token as Token
+from agent.audit.result import Audit as Audit
+from agent.audit.result import Defect as Defect
+from agent.audit.words import tell_verdict as tell_verdict
 from agent.core.model import (
     Evidence,
     Finding,
@@ -157,6 +160,15 @@ class RemedyInfo:
     used_by: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuditRecord:
+    """What one audit of a site found, and which check had it made. It lists no addresses."""
+
+    id: str
+    check: str
+    audit: Audit
+
+
 class AgentFacade(Protocol):
     """What `api/` sees. `Agent` below is it; tests may hand in their own.
 
@@ -234,6 +246,19 @@ class AgentFacade(Protocol):
 
     def events(self, *, after: int | None = None) -> AsyncIterator[LiveEvent]:
         """What happens from now on, or since event `after` as far as it is remembered."""
+        ...
+
+    # Audits of sites
+
+    async def audits(
+        self, *, limit: int = 50, before: str | None = None, check: str | None = None
+    ) -> Page[AuditRecord]: ...
+    async def audit(self, audit_id: str) -> AuditRecord: ...
+    async def start_audit(self, check: str, *, by: str) -> CheckStatus:
+        """Has a check of type `site` look now, and does not wait for it: it takes minutes.
+
+        Raises NotFound for a check that is not configured, and Invalid for one of another type.
+        """
         ...
 
     # Silences

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import socket
@@ -153,7 +154,9 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         async def look(name: str) -> tuple[Finding, ...]:
             check = config().checks[name]
             memory = remembered[name] = memories.open(name)
-            return await check.type.look(check.options, machine.remember(memory))
+            seen = machine.remember(memory)
+            seen.audited = functools.partial(agent.hear_audit, name)
+            return await check.type.look(check.options, seen)
 
         async def gather(name: str, finding: Finding) -> tuple[Evidence, ...]:
             check = config().checks[name]

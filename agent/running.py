@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -20,6 +21,7 @@ from typing import Any
 from agent.access import Action, ActionOutcome, NewToken, Role, Token
 from agent.agent import (
     AgentStatus,
+    AuditRecord,
     CheckStatus,
     EvidenceItem,
     Explanation,
@@ -27,6 +29,7 @@ from agent.agent import (
     Page,
     RemedyInfo,
 )
+from agent.audit.result import Audit, dump_audit, load_audit
 from agent.checks.push import PushOptions, read_alert, wants
 from agent.clock import Clock
 from agent.config import Config, LoadedCheck
@@ -79,6 +82,9 @@ from agent.witness import Witness
 from agent.worker import Worker
 
 _log = logging.getLogger(__name__)
+
+#: Defects of an audit that are kept.
+_KEPT_DEFECTS = 500
 
 #: Earlier incidents of a check that a report looks through.
 _EARLIER = 500
@@ -345,6 +351,57 @@ class RunningAgent:
             await self._parts.tell(name, options, reports, by)
         await asyncio.gather(*(self._parts.watcher.look_now(name) for name in wanted))
         return Taken(checks={name: len(found) for name, found in wanted.items()}, ignored=ignored)
+
+    # Audits
+
+    def hear_audit(self, check: str, audit: Audit) -> None:
+        """Keeps what an audit found."""
+        kept = replace(audit, urls=(), defects=audit.defects[:_KEPT_DEFECTS], groups={})
+
+        def keep() -> None:
+            try:
+                self._parts.history.add_audit(check, audit.began, dump_audit(kept))
+            except (HostmendError, sqlite3.Error) as error:
+                _log.error("cannot keep an audit of %s: %s", check, error)
+
+        self._parts.history_writer.submit(keep)
+
+    async def audits(
+        self, *, limit: int = 50, before: str | None = None, check: str | None = None
+    ) -> Page[AuditRecord]:
+        last = _check_id(before, "a")
+        found = await self._list_audits(
+            limit=limit + 1, before=None if last is None else number_of(last), check=check
+        )
+        return _page(found, limit)
+
+    async def audit(self, audit_id: str) -> AuditRecord:
+        number = number_of(_check_id(audit_id, "a") or "")
+        for found in await self._list_audits(limit=1, before=number + 1):
+            if found.id == f"a{number}":
+                return found
+        raise NotFound(f"cannot find audit {audit_id}: it is not kept, or never was")
+
+    async def _list_audits(
+        self, *, limit: int, before: int | None, check: str | None = None
+    ) -> tuple[AuditRecord, ...]:
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(
+            self._parts.history_writer,
+            lambda: self._parts.history.list_audits(limit=limit, before=before, check=check),
+        )
+        return tuple(
+            AuditRecord(id=f"a{row.number}", check=row.check, audit=load_audit(row.body))
+            for row in rows
+        )
+
+    async def start_audit(self, check: str, *, by: str) -> CheckStatus:
+        del by  # the trail has it
+        status = self.check(check)
+        if status.type != "site":
+            raise Invalid(f"cannot audit {check}: it is of type {status.type}, and not site")
+        self._parts.watcher.request((check,))
+        return status
 
     # Incidents
 

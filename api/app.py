@@ -24,6 +24,7 @@ from api.limits import Limits, Rates
 from api.problems import Problem, ProblemField, explain_defect, install_problems
 from api.routes import (
     actions,
+    audits,
     checks,
     events,
     health,
@@ -99,6 +100,9 @@ ROUTES = (
     Route("GET",  "/v1/silences/{id}", _VIEWER, silences.show_silence, (404, 422)),
     Route("POST", "/v1/silences", _OPERATOR, silences.add_silence, status=201),
     Route("DELETE", "/v1/silences/{id}", _OPERATOR, silences.end_silence, (404,)),
+    Route("GET",  "/v1/audits", _VIEWER, audits.list_audits, (422,)),
+    Route("GET",  "/v1/audits/{id}", _VIEWER, audits.show_audit, (404, 422)),
+    Route("POST", "/v1/audits", _OPERATOR, audits.start_audit, (404,), 202),
     Route("GET",  "/v1/actions", _VIEWER, actions.list_actions, (422,)),
     Route("GET",  "/v1/tokens", _ADMIN, tokens.list_tokens, (422,)),
     Route("GET",  "/v1/tokens/{id}", _ADMIN, tokens.show_token, (404, 422)),

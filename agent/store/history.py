@@ -1,4 +1,4 @@
-"""What is good to have and may be lost: evidence and the events of runs."""
+"""What is good to have and may be lost: evidence, the events of runs, and audits of sites."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from agent.core.model import Evidence, Instant
 _log = logging.getLogger(__name__)
 
 _SUFFIXES = ("", "-wal", "-shm")
-#: Rows of each table that memory keeps for a file that takes none.
-_IN_MEMORY = 500
-_AGE = {"evidence": "taken", "run_event": "at"}
+#: When a row of each table is of, and how many rows memory keeps for a file that takes none.
+_IN_MEMORY = {"evidence": ("taken", 500), "run_event": ("at", 500), "audit": ("at", 10)}
+#: Audits that are kept.
+KEPT_AUDITS = 200
 _CUT = (
     "DELETE FROM {table} WHERE {column} < "
     "(SELECT {column} FROM {table} ORDER BY {column} DESC LIMIT 1 OFFSET ?)"
@@ -34,6 +35,8 @@ CREATE INDEX IF NOT EXISTS evidence_incident ON evidence (incident);
 CREATE TABLE IF NOT EXISTS run_event (run TEXT NOT NULL, number INTEGER NOT NULL,
     at REAL NOT NULL, body TEXT NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS run_event_at ON run_event (at);
+CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, name TEXT NOT NULL,
+    at REAL NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS memory (name TEXT NOT NULL, key TEXT NOT NULL,
     value TEXT NOT NULL, PRIMARY KEY (name, key)) WITHOUT ROWID;
 """
@@ -46,6 +49,16 @@ class KeptEvidence:
     stage: str
     taken: Instant
     evidence: Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptAudit:
+    """One audit of a site."""
+
+    number: int
+    check: str
+    #: JSON, as `agent.audit.result.dump_audit` writes it.
+    body: str
 
 
 class History:
@@ -144,6 +157,27 @@ class History:
         )
         return tuple({**_parse(body), "number": number, "at": at} for number, at, body in rows)
 
+    def add_audit(self, check: str, at: Instant, body: str) -> None:
+        """Keeps what an audit of a site found, as JSON."""
+        number = max(row[0] or 0 for row in self._read("SELECT max(number) FROM audit")) + 1
+        self._write("INSERT INTO audit VALUES (?, ?, ?, ?)", [(number, check, at, body)])
+        self._write("DELETE FROM audit WHERE number <= ?", [(number - KEPT_AUDITS,)])
+
+    def list_audits(
+        self, *, limit: int, before: int | None = None, check: str | None = None
+    ) -> tuple[KeptAudit, ...]:
+        """Audits with a number below `before`, newest first."""
+        rows = self._read(
+            "SELECT number, name, body FROM audit WHERE number < ? AND (? IS NULL OR name = ?) "
+            "ORDER BY number DESC LIMIT ?",
+            2**62 if before is None else before,
+            check,
+            check,
+            limit,
+        )
+        newest = sorted(rows, key=lambda row: -int(row[0]))[:limit]
+        return tuple(KeptAudit(number=row[0], check=row[1], body=row[2]) for row in newest)
+
     def remember(self, check: str, changed: Mapping[str, str | None]) -> None:
         """Keeps what a check remembers, by key; None: forgotten."""
         gone = [(check, key) for key, value in changed.items() if value is None]
@@ -161,6 +195,7 @@ class History:
         """Forgets everything older than an instant."""
         self._write("DELETE FROM evidence WHERE taken < ?", [(before,)])
         self._write("DELETE FROM run_event WHERE at < ?", [(before,)])
+        self._write("DELETE FROM audit WHERE at < ?", [(before,)])
 
     def find_last_number(self) -> int:
         """The highest number of an incident or run that is spoken of here."""
@@ -178,9 +213,9 @@ class History:
                 self.trouble = ""
                 return
         _run(self._memory, sql, rows)
-        for table in ("evidence", "run_event"):
+        for table, (column, rows_kept) in _IN_MEMORY.items():
             if table in sql:
-                self._memory.execute(_CUT.format(table=table, column=_AGE[table]), (_IN_MEMORY,))
+                self._memory.execute(_CUT.format(table=table, column=column), (rows_kept,))
 
     def _read(self, sql: str, *values: object) -> list[Any]:
         rows: list[Any] = []

@@ -43,7 +43,7 @@ async def test_status_tells_everything_on_one_screen(agent, hostmend) -> None:
     assert result.code == 0
     lines = result.out.splitlines()
     assert len(lines) <= 24
-    assert lines[0] == "web1: critical (1 critical, 1 unknown)"
+    assert lines[0] == "web1: critical (1 critical, 2 unknown)"
     for said in (
         "PAUSED by root",
         ": upgrade",
@@ -192,7 +192,7 @@ async def test_pause_and_resume(agent, hostmend) -> None:
 
 
 async def test_a_configuration_that_cannot_be_used_is_refused(agent, hostmend) -> None:
-    assert "is in effect: 2 checks" in (await hostmend("reload")).out
+    assert "is in effect: 3 checks" in (await hostmend("reload")).out
     agent.config_error = ConfigError("no such key", file="hostmend.yml", line=3, key="cheks")
     refused = await hostmend("reload")
     assert refused.code == 1

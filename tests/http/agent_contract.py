@@ -73,6 +73,8 @@ class AgentContract:
             agent.run_events("r999999"),
             agent.cancel_run("r999999", by=BY),
             agent.run_remedy("nothing", {}, preview=False, by=BY),
+            agent.audit("a999999"),
+            agent.start_audit("nothing", by=BY),
             agent.silence("s999999"),
             agent.end_silence("s999999", by=BY),
             agent.token("t999999"),

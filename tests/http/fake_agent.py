@@ -13,7 +13,10 @@ from agent.agent import (
     AgentFacade,
     AgentStatus,
     Alert,
+    Audit,
+    AuditRecord,
     CheckStatus,
+    Defect,
     EvidenceItem,
     Explanation,
     IncidentReport,
@@ -28,6 +31,7 @@ from agent.agent import (
     Taken,
     Token,
 )
+from agent.audit.result import Kind, Referrer
 from agent.core.model import (
     Changes,
     Evidence,
@@ -127,6 +131,33 @@ RESTART = RemedyInfo(
     replaces=None,
     used_by=("web",),
 )
+
+
+def make_audit(number: int) -> AuditRecord:
+    defect = Defect(
+        kind=Kind.MISSING,
+        target="https://shop.example/old",
+        status=Status.CRITICAL,
+        why="404 Not Found",
+        referrers_count=4,
+        referrers=(Referrer(page="https://shop.example/", line=12, role="link"),),
+        since=START,
+    )
+    return AuditRecord(
+        id=f"a{number}",
+        check="pages",
+        audit=Audit(
+            site="https://shop.example/",
+            began=START + number,
+            ended=START + number + 30,
+            ending="complete",
+            counts={"urls": 20, "pages": 12, "bytes": 4096},
+            defects=(defect, replace(defect, target="https://shop.example/a", known="moves")),
+            notes=("1 failed at first",),
+        ),
+    )
+
+
 CLEAN = replace(
     RESTART,
     name="clean-disk",
@@ -158,6 +189,7 @@ class FakeAgent:
         #: Why its state may not be this host's.
         self.doubt = ""
         self.silence_list: tuple[Silence, ...] = ()
+        self.audit_list: tuple[AuditRecord, ...] = ()
         self.token_list: dict[str, Token] = {}
         self.secrets: dict[str, str] = {}
         #: A token that no request can revoke, by its secret.
@@ -438,6 +470,23 @@ class FakeAgent:
             raise Invalid(str(self.config_error)) from self.config_error
         return self.status()
 
+    async def audits(
+        self, *, limit: int = 50, before: str | None = None, check: str | None = None
+    ) -> Page[AuditRecord]:
+        chosen = [audit for audit in self.audit_list if check in (None, audit.check)]
+        return _page(chosen, lambda audit: audit.id, limit, before)
+
+    async def audit(self, audit_id: str) -> AuditRecord:
+        return _find({a.id: a for a in self.audit_list}, audit_id, "audit")
+
+    async def start_audit(self, check: str, *, by: str) -> CheckStatus:
+        self._maybe_break()
+        status = self.check(check)
+        if status.type != "site":
+            raise Invalid(f"cannot audit {check}: it is of type {status.type}")
+        self.orders.append((f"audit {check}", by))
+        return status
+
     async def silences(self, *, limit: int = 50, before: str | None = None) -> Page[Silence]:
         return _page(self.silence_list, lambda silence: silence.id, limit, before)
 
@@ -642,6 +691,10 @@ def make_busy_agent(now: Callable[[], float] = lambda: START + 600) -> FakeAgent
             incidents=(),
         ),
     }
+    agent.check_list["pages"] = replace(
+        agent.check_list["root-disk"], name="pages", type="site", ladder=(), every=900.0
+    )
+    agent.audit_list = (make_audit(1), make_audit(2))
     healed = make_incident(
         1,
         state=State.RESOLVED,

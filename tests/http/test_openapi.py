@@ -74,6 +74,8 @@ async def test_what_is_answered_is_what_it_tells(web) -> None:
         ("/v1/incidents/i1", "IncidentStory"),
         ("/v1/incidents/i2/explain", "Explanation"),
         ("/v1/checks", "Page_Check_"),
+        ("/v1/audits", "Page_Audit_"),
+        ("/v1/audits/a1", "AuditResult"),
         ("/v1/nothing", "Problem"),
     ):
         schema = {

@@ -37,6 +37,9 @@ ANSWERS: dict[str, Any] = {
     "/v1/checks/web": schemas.Check,
     "/v1/incidents": schemas.Page[schemas.Incident],
     "/v1/incidents/i2/explain": schemas.Explanation,
+    "/v1/audits": schemas.Page[schemas.Audit],
+    "/v1/audits?check=pages": schemas.Page[schemas.Audit],
+    "/v1/audits/a1": schemas.AuditResult,
     "/v1/remedies": schemas.Page[schemas.Remedy],
     "/v1/remedies/clean-disk": schemas.Remedy,
     "/v1/runs": schemas.Page[schemas.Run],
@@ -263,3 +266,25 @@ async def test_only_the_latest_keys_are_remembered(web) -> None:
 def test_the_first_second_of_time_is_written_as_such() -> None:
     assert schemas.write_instant(0.0) == "1970-01-01T00:00:00.000Z"
     assert schemas.write_instant(START + 0.9999) == "2026-01-31T08:00:00.999Z"
+
+
+async def test_an_audit_is_told_with_its_defects(web) -> None:
+    found = (await web.unix.get("/v1/audits/a2")).json()
+    assert (found["ending"], found["defects_count"], found["new_count"]) == ("complete", 1, 1)
+    assert found["verdict"].startswith("1 DEFECT, 1 known; 20 addresses")
+    assert found["defects"][0]["referrers"] == [
+        {"page": "https://shop.example/", "line": 12, "role": "link"}
+    ]
+    listed = (await web.unix.get("/v1/audits?limit=1")).json()
+    assert [audit["id"] for audit in listed["items"]] == ["a2"]
+    assert "defects" not in listed["items"][0]
+    assert (await web.unix.get("/v1/audits/a9")).status_code == 404
+
+
+async def test_an_audit_is_ordered_by_its_check(web) -> None:
+    answer = await web.unix.post("/v1/audits", json={"check": "pages"})
+    assert (answer.status_code, answer.json()["name"]) == (202, "pages")
+    assert web.agent.orders[-1][0] == "audit pages"
+    for check, status in (("web", 422), ("nothing", 404)):
+        answer = await web.unix.post("/v1/audits", json={"check": check})
+        assert answer.status_code == status

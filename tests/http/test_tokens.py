@@ -28,6 +28,7 @@ PARTS = {"name": "web", "id": "i2"}
 BODIES: Mapping[str, Mapping[str, object]] = {
     "/v1/tokens": {"name": "made", "role": "viewer"},
     "/v1/silences": {"checks": ["web"], "for_seconds": 60},
+    "/v1/audits": {"check": "pages"},
 }
 
 

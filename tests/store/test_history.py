@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import Evidence
-from agent.store.history import History
+from agent.store.history import KEPT_AUDITS, History
 
 
 def add(history: History, text: str, at: float = 1.0) -> None:
@@ -63,7 +63,7 @@ def test_a_file_that_is_taken_away_is_made_again(tmp_path: Path) -> None:
 
 
 def test_memory_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.store.history._IN_MEMORY", 10)
+    monkeypatch.setattr("agent.store.history._IN_MEMORY", {"evidence": ("taken", 10)})
     history = History(tmp_path / "nowhere" / "history.db")
     for number in range(50):
         add(history, str(number), float(number))
@@ -91,3 +91,34 @@ def test_what_checks_remember_survives(tmp_path: Path) -> None:
         ("log", "b", "3"),
         ("mail", "a", "4"),
     }
+
+
+def test_audits_are_kept_newest_first_and_not_for_ever(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.db")
+    for number in range(KEPT_AUDITS + 5):
+        history.add_audit("pages" if number % 2 else "docs", float(number), f"body {number}")
+    newest = history.list_audits(limit=2)
+    assert [kept.body for kept in newest] == ["body 204", "body 203"]
+    following = history.list_audits(limit=2, before=newest[-1].number, check="docs")
+    assert [(kept.check, kept.body) for kept in following] == [
+        ("docs", "body 202"),
+        ("docs", "body 200"),
+    ]
+    assert len(history.list_audits(limit=1000)) == KEPT_AUDITS
+    history.prune(200.0)
+    assert len(history.list_audits(limit=1000)) == 5
+    history.close()
+
+
+def test_audits_are_kept_in_memory_while_there_is_no_file(tmp_path: Path) -> None:
+    place = tmp_path / "state"
+    history = History(place / "history.db")
+    for number in range(50):
+        history.add_audit("pages", float(number), str(number))
+    assert [kept.body for kept in history.list_audits(limit=2)] == ["49", "48"]
+    assert len(history.list_audits(limit=100)) < 20
+    place.mkdir()
+    history.tend()
+    history.add_audit("pages", 50.0, "50")
+    assert [kept.body for kept in history.list_audits(limit=2)] == ["50", "49"]
+    history.close()
