@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.audit.result import Audit, Defect, Seen
 from agent.core.model import Status
-from agent.rehearsal.verdict import Gate, Outcome
+from agent.rehearsal.verdict import Gate, Outcome, count_of
 
 #: A page may differ so much in size, as a share and in bytes, before it is named.
 SIZE_SHARE, SIZE_BYTES = 0.5, 2_000
@@ -76,9 +76,10 @@ def judge_pages(baseline: Audit, candidate: Audit) -> tuple[Gate, ...]:
     broken = Gate(
         name="pages",
         outcome=Outcome.FAIL if found.broken else Outcome.PASS,
-        summary=f"{len(found.broken)} targets are broken on the candidate and not on the baseline."
+        summary=f"Broken on the candidate and not on the baseline: "
+        f"{count_of(len(found.broken), 'target')}."
         if found.broken
-        else f"No page is broken that the baseline serves ({pages} pages).",
+        else f"No page is broken that the baseline serves ({count_of(pages, 'page')}).",
         observed=float(len(found.broken)),
         limit=0.0,
         count=pages,
@@ -89,8 +90,8 @@ def judge_pages(baseline: Audit, candidate: Audit) -> tuple[Gate, ...]:
         name="changes of pages",
         outcome=Outcome.FAIL if gone or found.changed or found.worse else Outcome.PASS,
         blocking=False,
-        summary=f"{len(gone)} pages are gone, {len(found.changed)} changed, "
-        f"{len(found.worse)} have new warnings, {len(found.fixed)} are fixed.",
+        summary=f"Pages gone: {len(gone)}, changed: {len(found.changed)}, with new warnings: "
+        f"{len(found.worse)}, fixed: {len(found.fixed)}.",
         observed=float(len(gone) + len(found.changed) + len(found.worse)),
         count=pages,
         cases=tuple(

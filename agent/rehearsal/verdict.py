@@ -129,7 +129,7 @@ class Verdict:
         blocking = sum(1 for g in self.gates if g.blocking and g.outcome is Outcome.FAIL)
         warnings = sum(1 for g in self.gates if not g.blocking and g.outcome is Outcome.FAIL)
         open_ = sum(1 for g in self.gates if g.outcome is Outcome.INCONCLUSIVE)
-        said = [f"{blocking} blocking", f"{warnings} warnings"]
+        said = [f"{blocking} blocking", count_of(warnings, "warning")]
         if open_:
             said.append(f"{open_} inconclusive")
         measured = f"{self.pairs:,} pairs, {_tell_time(self.seconds)}, noise {self.noise}"
@@ -244,21 +244,30 @@ def _asked(pair: Pair) -> list[Answer]:
 
 
 def _judge_broken(pairs: Sequence[Pair]) -> Gate:
-    broken: Counter[str] = Counter()
+    broken: dict[tuple[str, str], list[str]] = {}
+    targets: set[str] = set()
     for pair in pairs:
         if _is_broken(pair):
             said = pair.candidate.status or pair.candidate.error or "no answer"
-            broken[f"{pair.target}: {pair.baseline.status}, and {said} on the candidate"] += 1
-    cases = tuple(f"{case} ({n} times)" if n > 1 else case for case, n in broken.most_common())
-    what = f"{len(broken)} targets answer on the baseline and fail on the candidate, also on retry"
+            what = f"{pair.baseline.status}, and {said} on the candidate"
+            broken.setdefault((pair.group, what), []).append(pair.target)
+            targets.add(pair.target)
+    # One row for each kind of request: a page that is broken is broken for every query.
+    cases = [
+        f"{asked[0]}: {what}" + (f" ({len(asked)} requests of this kind)" if asked[1:] else "")
+        for (_, what), asked in sorted(broken.items(), key=lambda item: -len(item[1]))
+    ]
     return Gate(
         name="broken",
         outcome=Outcome.FAIL if broken else Outcome.PASS,
-        summary=f"{what}." if broken else "What the baseline answers, the candidate answers too.",
-        observed=float(len(broken)),
+        summary=f"{count_of(len(targets), 'target')} answered by the baseline failed on the "
+        "candidate, also on retry."
+        if broken
+        else "What the baseline answers, the candidate answers too.",
+        observed=float(len(targets)),
         limit=0.0,
         count=len(pairs),
-        cases=cases[:_CASES],
+        cases=tuple(cases[:_CASES]),
     )
 
 
@@ -288,7 +297,7 @@ def _judge_elsewhere(pairs: Sequence[Pair]) -> Gate:
     return Gate(
         name="redirects",
         outcome=Outcome.FAIL if found else Outcome.PASS,
-        summary=f"{len(found)} targets lead off the candidate."
+        summary=f"{count_of(len(found), 'target')} of the candidate led elsewhere."
         if found
         else "The candidate leads nobody elsewhere.",
         observed=float(len(found)),
@@ -443,15 +452,18 @@ def _judge_groups(pairs: Sequence[Pair], limits: Limits) -> list[Gate]:
         Gate(
             name="latency of endpoints",
             outcome=Outcome.FAIL if slow else Outcome.PASS,
-            summary=f"{len(slow)} of {len(large)} kinds of requests are slower."
-            if slow
-            else f"None of {len(large)} kinds of requests is slower.",
+            summary=f"Slower: {len(slow) or 'none'} of {count_of(len(large), 'kind')} of requests.",
             observed=float(len(slow)),
             limit=0.0,
             count=sum(map(len, large.values())),
             cases=tuple(cases[:_CASES]),
         )
     ]
+
+
+def count_of(count: int, noun: str) -> str:
+    """`1 page`, `2 pages`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _tell_ratio(ratio: float) -> str:
