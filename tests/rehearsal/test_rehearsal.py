@@ -101,7 +101,7 @@ def test_a_page_that_is_gone_fails(tmp_path: Path) -> None:
 
 
 def test_a_slow_endpoint_fails(tmp_path: Path) -> None:
-    slow = {**WHOLE, **{path: Page(seconds=0.25) for path in PATHS}}
+    slow = {**WHOLE, **{path: Page(seconds=1.5) for path in PATHS}}
     assert "latency" in failing(try_it(tmp_path, slow, pages=False))
 
 
