@@ -10,6 +10,7 @@ from agent.checks.disk import DISK
 from agent.checks.file import FILE
 from agent.checks.http import HTTP
 from agent.checks.log import LOG
+from agent.checks.mariadb import MARIADB
 from agent.checks.memory import MEMORY
 from agent.checks.plugin import PLUGIN
 from agent.checks.process import PROCESS
@@ -29,6 +30,7 @@ CHECKS: dict[str, CheckType] = {
     "file": FILE,
     "http": HTTP,
     "log": LOG,
+    "mariadb": MARIADB,
     "memory": MEMORY,
     "plugin": PLUGIN,
     "process": PROCESS,
