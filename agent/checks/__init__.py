@@ -11,6 +11,7 @@ from agent.checks.file import FILE
 from agent.checks.http import HTTP
 from agent.checks.journal import JOURNAL
 from agent.checks.log import LOG
+from agent.checks.mariadb import MARIADB
 from agent.checks.memory import MEMORY
 from agent.checks.plugin import PLUGIN
 from agent.checks.process import PROCESS
@@ -32,6 +33,7 @@ CHECKS: dict[str, CheckType] = {
     "http": HTTP,
     "journal": JOURNAL,
     "log": LOG,
+    "mariadb": MARIADB,
     "memory": MEMORY,
     "plugin": PLUGIN,
     "process": PROCESS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import Unavailable
+from agent.host.command import run_command
 from agent.host.stops import TOLD, Told
 
 #: Longest that one reading may take: a corrupt or huge journal must not hold up a look.
 _TIME_LIMIT = 3.0
-#: Most bytes taken from journalctl; lines can be of any length.
-_MOST_BYTES = 256 * 1024
 _LOG_FIELDS = (
     "MESSAGE",
     "SYSLOG_IDENTIFIER",
@@ -167,6 +165,27 @@ async def read_kernel_log(lines: int = 2000) -> str:
     return "\n".join(reversed(text.splitlines()))
 
 
+async def read_on(invocation_id: str, *, after: str = "", lines: int = 400) -> tuple[str, str]:
+    """The last lines of one start of a unit that came after a cursor, and the cursor for later.
+
+    Without a cursor, or with one that this journal does not know: of all its lines. Raises
+    Unavailable.
+    """
+    matches = [f"_SYSTEMD_INVOCATION_ID={invocation_id}", "+", f"INVOCATION_ID={invocation_id}"]
+    options = ["--no-hostname", "--output=short-iso", f"--lines={lines}", "--show-cursor"]
+    if after:
+        with contextlib.suppress(Unavailable):
+            text = await _read([*options, f"--after-cursor={after}", *matches])
+            return _part_cursor(text, after)
+    return _part_cursor(await _read([*options, *matches]), after)
+
+
+def _part_cursor(text: str, known: str) -> tuple[str, str]:
+    """journalctl closes with `-- cursor: ...`, unless there was no line."""
+    before, found, cursor = text.rpartition("-- cursor: ")
+    return (before, cursor.strip()) if found else (text, known)
+
+
 async def _find_invocation(unit: str) -> str:
     matches = [f"_BOOT_ID={boot_id()}", "_PID=1", f"UNIT={unit}"]
     matches += [f"MESSAGE_ID={id}" for id in TOLD]
@@ -182,37 +201,12 @@ async def _read(arguments: list[str]) -> str:
     """What journalctl prints. Raises Unavailable if it fails, or runs past its time."""
     argv = ["journalctl", "--quiet", "--no-pager", *arguments]
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=ENVIRONMENT,
-        )
-    except OSError as error:
-        raise Unavailable(f"cannot read the journal: cannot start journalctl: {error}") from error
-    try:
-        async with asyncio.timeout(_TIME_LIMIT):
-            out, err = await asyncio.gather(_take(process.stdout), _take(process.stderr))
-            code = await process.wait()
-    except TimeoutError:
-        raise Unavailable(
-            f"cannot read the journal: journalctl took longer than {_TIME_LIMIT:g} s"
-        ) from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    if code != 0:
-        why = err.decode(errors="replace").strip() or f"exit code {code}"
+        printed = await run_command(argv, seconds=_TIME_LIMIT, environment=ENVIRONMENT)
+    except Unavailable as error:
+        raise Unavailable(f"cannot read the journal: {error}") from error
+    if printed.code is None:
+        raise Unavailable(f"cannot read the journal: journalctl took longer than {_TIME_LIMIT:g} s")
+    if printed.code != 0:
+        why = printed.err.strip() or f"exit code {printed.code}"
         raise Unavailable(f"cannot read the journal: {why}")
-    return out.decode(errors="replace")
-
-
-async def _take(stream: asyncio.StreamReader | None) -> bytes:
-    """All of a stream, of which the first bytes are kept and the rest is let go by."""
-    kept = bytearray()
-    while stream is not None and (chunk := await stream.read(65536)):
-        kept += chunk[: max(0, _MOST_BYTES - len(kept))]
-    return bytes(kept)
+    return printed.out

@@ -56,6 +56,7 @@ PACKAGES = (
     "nginx-light",
     "openssh-server",
     "podman",
+    "postgresql",
     "python3-aiosmtpd",
     "redis-server",
     "rsyslog",
