@@ -41,6 +41,10 @@ class Clock:
         """The present instant, in seconds."""
         return self._anchor + time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def wall_ahead(self) -> float:
+        """Seconds that the wall clock is ahead of instants: it was set since the anchor."""
+        return time.time() - self.now()
+
     def at_boottime(self, seconds: float) -> float:
         """The instant of a CLOCK_BOOTTIME reading in seconds."""
         return self._anchor + seconds

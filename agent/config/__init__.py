@@ -15,6 +15,7 @@ from agent.config.load import (
 from agent.config.options import (
     DEFAULT_REASONS,
     GENERAL_DEFAULTS,
+    MaintenanceOptions,
     PolicyOptions,
     RouteOptions,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Config",
     "Configured",
     "LoadedCheck",
+    "MaintenanceOptions",
     "PolicyOptions",
     "Route",
     "RouteOptions",

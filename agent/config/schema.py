@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,13 @@ from pydantic.json_schema import models_json_schema
 from agent.checks import CHECKS
 from agent.checks.check import CheckType, StepOptions
 from agent.config.load import VERSION
-from agent.config.options import NAME, PolicyOptions, RouteOptions
+from agent.config.options import (
+    NAME,
+    SILENCE_ID,
+    MaintenanceOptions,
+    PolicyOptions,
+    RouteOptions,
+)
 from agent.remedies.description import Remedy
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -24,6 +31,7 @@ def config_schema(
     models: list[type[BaseModel]] = [
         PolicyOptions,
         RouteOptions,
+        MaintenanceOptions,
         StepOptions,
         *(kind.model for kind in types.values()),
     ]
@@ -60,6 +68,10 @@ def config_schema(
             "policy": _or_empty(reference(PolicyOptions), "What holds for the whole host."),
             "checks": _or_empty(_named(one_of_types), "What is looked at, by name."),
             "routes": _or_empty(_named(reference(RouteOptions)), "Ways to people, by name."),
+            "maintenance": _or_empty(
+                _named(reference(MaintenanceOptions), but=SILENCE_ID),
+                "Maintenance windows that recur, by name.",
+            ),
             "public_url": {
                 "type": ["string", "null"],
                 "format": "uri",
@@ -71,10 +83,11 @@ def config_schema(
     }
 
 
-def _named(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _named(schema: Mapping[str, Any], but: re.Pattern[str] | None = None) -> dict[str, Any]:
+    refused = {} if but is None else {"not": {"pattern": f"^{but.pattern}$"}}
     return {
         "type": "object",
-        "propertyNames": {"pattern": f"^{NAME.pattern}$"},
+        "propertyNames": {"pattern": f"^{NAME.pattern}$", **refused},
         "additionalProperties": schema,
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.config.load import VERSION, Config, LoadedCheck, Route
 from agent.config.options import POLICY_FIELDS, PolicyOptions, RecurringOptions, StormOptions
+from agent.config.schedule import local_zone
 from agent.core.model import Step
 from agent.documents import write_document
 from agent.errors import ConfigError
@@ -48,6 +49,10 @@ routes: {}
 #  ops:
 #    url_file: /etc/hostmend/secrets/ops
 #    reasons: [approval, escalated, held, healed, recurring]
+
+# When neither to repair nor to speak, again and again.
+maintenance: {}
+#  backup: {days: [sun], at: "02:00", for: 2h, checks: [web], comment: the weekly backup}
 """
 
 
@@ -66,6 +71,13 @@ def describe_config(config: Config) -> dict[str, Any]:
         for name, check in config.checks.items()
     }
     shown["routes"] = {name: _describe_route(route) for name, route in config.routes.items()}
+    shown["maintenance"] = {
+        name: {
+            **options.model_dump(mode="json", by_alias=True),
+            "timezone": options.timezone or local_zone().key,
+        }
+        for name, options in config.maintenance.items()
+    }
     return shown
 
 
