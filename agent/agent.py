@@ -264,7 +264,10 @@ class AgentFacade(Protocol):
     # Silences
 
     async def silences(self, *, limit: int = 50, before: str | None = None) -> Page[Silence]:
-        """Those that are in force or still to come."""
+        """Those that are in force or still to come.
+
+        Recurring maintenance windows come last: each as it is open, or as it opens next.
+        """
         ...
 
     async def silence(self, silence_id: str) -> Silence: ...
@@ -286,7 +289,10 @@ class AgentFacade(Protocol):
         ...
 
     async def end_silence(self, silence_id: str, *, by: str) -> Silence:
-        """Ends it before its time, and answers with what it was."""
+        """Ends it before its time, and answers with what it was.
+
+        A recurring one is a Conflict: the configuration opens it.
+        """
         ...
 
     # Access

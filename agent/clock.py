@@ -51,6 +51,10 @@ class Clock:
         boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
         return boottime - time.clock_gettime(time.CLOCK_MONOTONIC)
 
+    def wall_ahead(self) -> float:
+        """Seconds that the wall clock is ahead of instants: it was set since the anchor."""
+        return time.time() - self.now()
+
     def at_boottime(self, seconds: float) -> float:
         """The instant of a CLOCK_BOOTTIME reading in seconds."""
         return self._anchor + seconds

@@ -135,7 +135,7 @@ class Engine:
             self._alarm = None
 
     def _take(self, event: Event) -> Decision:
-        old = self._host
+        old = self._see_wall_clock(self._host)
         decision = decide(old, event, self._policy, self._clock.now())
         try:
             self._save(old, decision)
@@ -152,6 +152,14 @@ class Engine:
             raise
         self._host = decision.host
         return decision
+
+    def _see_wall_clock(self, host: Host) -> Host:
+        """The host as the wall clock stands to instants; less than a second is no change."""
+        ahead = self._clock.wall_ahead()
+        if abs(ahead - host.wall_ahead) < 1.0:
+            return host
+        # Whole seconds, with which instants are added and taken away without rounding.
+        return replace(host, wall_ahead=float(round(ahead)))
 
     def _save(self, old: Host, decision: Decision) -> None:
         before = self._state.commits

@@ -33,7 +33,15 @@ from agent.audit.result import Audit, dump_audit, load_audit
 from agent.checks.push import PushOptions, read_alert, wants
 from agent.clock import Clock
 from agent.config import Config, LoadedCheck
-from agent.core.holds import NextStep, count_attempts, gates, mode_of, next_step, say_doubt
+from agent.core.holds import (
+    NextStep,
+    count_attempts,
+    find_windows,
+    gates,
+    mode_of,
+    next_step,
+    say_doubt,
+)
 from agent.core.model import (
     Decision,
     Event,
@@ -291,7 +299,7 @@ class RunningAgent:
             lateness=self._parts.watcher.lateness(),
             paused=host.paused,
             storm=host.storm,
-            silences=host.silences,
+            silences=(*host.silences, *self._windows()),
             missing=self._parts.machine.missing,
             problems=self._list_problems(),
             config_path=self._config_path,
@@ -669,10 +677,23 @@ class RunningAgent:
 
     # Silences
 
+    def _windows(self) -> tuple[Silence, ...]:
+        engine = self._parts.engine
+        return find_windows(engine.host, engine.policy, self._parts.clock.now())
+
     async def silences(self, *, limit: int = 50, before: str | None = None) -> Page[Silence]:
-        return _page_of(self._parts.engine.host.silences, "s", limit, before)
+        """Those that were ordered, newest first, then recurring windows by their names."""
+        windows = self._windows()
+        names = [window.id for window in windows]
+        if before in names:
+            return _page(windows[names.index(before) + 1 :][: limit + 1], limit)
+        ordered = _page_of(self._parts.engine.host.silences, "s", limit + 1, before).items
+        return _page((*ordered, *windows)[: limit + 1], limit)
 
     async def silence(self, silence_id: str) -> Silence:
+        for window in self._windows():
+            if window.id == silence_id:
+                return window
         number = _check_id(silence_id, "s")
         for silence in self._parts.engine.host.silences:
             if silence.id == number:
@@ -732,6 +753,11 @@ class RunningAgent:
 
     async def end_silence(self, silence_id: str, *, by: str) -> Silence:
         silence = await self.silence(silence_id)
+        if silence.recurring:
+            raise Conflict(
+                f"cannot end maintenance window {silence.id}: the configuration opens it; change "
+                "that, and then: hostmend reload"
+            )
         await self._parts.engine.take(Ordered(verb=Verb.END_SILENCE, by=by, target=silence.id))
         kind = "the maintenance window" if silence.runs else "the silence"
         self._tell(f"{by} ended {kind} {silence.id}")

@@ -344,6 +344,9 @@ class Silence(Wire):
     subjects: list[str]
     labels: dict[str, str]
     runs: bool
+    recurring: bool = Field(
+        description="The configuration opens it again and again: as it is open, or opens next"
+    )
 
     @classmethod
     def of(cls, silence: model.Silence) -> Self:
@@ -357,6 +360,7 @@ class Silence(Wire):
             subjects=silence.subjects,
             labels=silence.labels,
             runs=silence.runs,
+            recurring=silence.recurring,
         )
 
 

@@ -17,20 +17,22 @@ from agent.config.options import (
     GENERAL_DEFAULTS,
     NAME,
     POLICY_FIELDS,
+    SILENCE_ID,
+    MaintenanceOptions,
     PolicyOptions,
     PublicUrl,
     RouteOptions,
 )
 from agent.config.problems import Problems, suggest
-from agent.core.model import CheckPolicy, Confirm, Mode, Policy, RoutePolicy, Status
+from agent.core.model import CheckPolicy, Confirm, Maintenance, Mode, Policy, RoutePolicy, Status
 from agent.documents import Node, read_document
 from agent.errors import ConfigError
 from agent.remedies.catalog import Catalog
 
 #: The only format there is; files that say nothing mean it.
 VERSION = 1
-TOP_LEVEL = ("version", "policy", "defaults", "checks", "routes", "public_url")
-_SECTIONS = ("policy", "checks", "routes")
+TOP_LEVEL = ("version", "policy", "defaults", "checks", "routes", "maintenance", "public_url")
+_SECTIONS = ("policy", "checks", "routes", "maintenance")
 
 #: Why an Apprise URL cannot be used, or None.
 UrlValidator = Callable[[str], str | None]
@@ -67,6 +69,7 @@ class Config:
     #: Names of checks that no file has.
     defaults: frozenset[str]
     routes: Mapping[str, Route]
+    maintenance: Mapping[str, MaintenanceOptions]
     #: What the configuration names; options with `allow: configured` take nothing else.
     configured: frozenset[Configured]
     #: Those that were read, in order. None at all: hostmend only reports.
@@ -159,6 +162,7 @@ def _load(
     }
     _check_dependencies(loaded, _section(root, "checks").mapping or {}, problems)
     routes = _read_routes(root, path, validate_url, problems)
+    maintenance = _read_maintenance(root, checks, problems)
     public_url = _read_public_url(root, problems)
     if errors := problems.sorted():
         return None, errors
@@ -169,11 +173,15 @@ def _load(
     )
     return Config(
         policy=_make_policy(
-            options if files else options.model_copy(update={"mode": Mode.OFF}), loaded, routes
+            options if files else options.model_copy(update={"mode": Mode.OFF}),
+            loaded,
+            routes,
+            maintenance,
         ),
         checks=loaded,
         defaults=frozenset(defaults),
         routes=routes,
+        maintenance=maintenance,
         configured=configured,
         files=files,
         public_url=public_url,
@@ -409,6 +417,31 @@ def _read_defaults(root: Node, problems: Problems) -> bool | None:
     return option.root if option else None
 
 
+def _read_maintenance(
+    root: Node, checks: Mapping[str, tuple[CheckType, CheckOptions]], problems: Problems
+) -> Mapping[str, MaintenanceOptions]:
+    windows: dict[str, MaintenanceOptions] = {}
+    known = {*(_section(root, "checks").mapping or {}), "*"}
+    for name, node in _named_entries(root, "maintenance", problems).items():
+        trail = ("maintenance", name)
+        if SILENCE_ID.fullmatch(name):
+            problems.add(trail, "cannot be a name: silences have such ids; begin it with a word")
+        options = problems.validate(MaintenanceOptions, node, trail)
+        if options is None:
+            continue
+        for position, check in enumerate(options.checks):
+            if check not in known:
+                problems.add(
+                    (*trail, "checks", position),
+                    f"there is no check `{check}`; {suggest(check, known)}",
+                )
+        wanted = options.labels.items()
+        if wanted and not any(wanted <= check.labels.items() for _, check in checks.values()):
+            problems.add((*trail, "labels"), "no check carries these labels")
+        windows[name] = options
+    return windows
+
+
 def _read_public_url(root: Node, problems: Problems) -> str | None:
     node = (root.mapping or {}).get("public_url")
     if node is None or node.value is None:
@@ -418,7 +451,10 @@ def _read_public_url(root: Node, problems: Problems) -> str | None:
 
 
 def _make_policy(
-    options: PolicyOptions, checks: Mapping[str, LoadedCheck], routes: Mapping[str, Route]
+    options: PolicyOptions,
+    checks: Mapping[str, LoadedCheck],
+    routes: Mapping[str, Route],
+    maintenance: Mapping[str, MaintenanceOptions],
 ) -> Policy:
     fields: dict[str, Any] = {}
     for key, name in POLICY_FIELDS.items():
@@ -430,4 +466,15 @@ def _make_policy(
         **fields,
         checks={name: check.policy for name, check in checks.items()},
         routes=tuple(route.policy for route in routes.values()),
+        maintenance=tuple(
+            Maintenance(
+                name=name,
+                schedule=window.make_schedule(),
+                checks=window.checks,
+                subjects=window.subjects,
+                labels=window.labels,
+                comment=window.comment,
+            )
+            for name, window in sorted(maintenance.items())
+        ),
     )

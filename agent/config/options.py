@@ -1,20 +1,26 @@
-"""The keys beside the checks: `policy` and `routes`, as they are written."""
+"""The keys beside the checks: `policy`, `routes` and `maintenance`, as they are written."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
+from datetime import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from agent.checks.values import Duration
+from agent.config.schedule import LAST, WeeklySchedule, local_zone
 from agent.core.model import CheckPolicy, Mode, Policy, Reason, Risk, RoutePolicy, Step
 
-#: Names of checks and routes.
+#: Names of checks, routes and maintenance windows.
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+#: What is taken for the id of a silence, and so cannot be the name of a window.
+SILENCE_ID = re.compile(r"s?[0-9]+")
 
 #: What every check begins with; its type's defaults and then the configuration win over it.
 GENERAL_DEFAULTS: Mapping[str, str | float | int] = {
@@ -236,3 +242,94 @@ class RouteOptions(BaseModel):
         if (self.url is None) == (self.url_file is None):
             raise ValueError("needs exactly one of `url` and `url_file`")
         return self
+
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
+_LONGEST_WINDOW = 7 * 86400.0
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
+
+
+def _check_time_of_day(text: str) -> str:
+    if not _TIME_OF_DAY.fullmatch(text):
+        raise ValueError("must be a time of the day from 00:00 to 23:59, such as 02:30")
+    return text
+
+
+def _check_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, KeyError) as error:
+        close = difflib.get_close_matches(name, available_timezones(), n=1)
+        way_out = f"did you mean `{close[0]}`?" if close else "write for example Europe/Berlin"
+        raise ValueError(f"there is no time zone `{name[:80]}` on this host; {way_out}") from error
+    return name
+
+
+class MaintenanceOptions(BaseModel):
+    """A maintenance window that opens again and again: neither runs nor messages meanwhile."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "anyOf": [{"required": ["checks"]}, {"required": ["labels"]}],
+            "dependentRequired": {"subjects": ["checks"]},
+        },
+    )
+
+    days: tuple[Weekday, ...] = Field(
+        default=_WEEKDAYS,
+        min_length=1,
+        description="Days of the week on which it opens; left out: every day.",
+    )
+    weeks: tuple[Literal["first", "second", "third", "fourth", "fifth", "last"], ...] = Field(
+        default=(),
+        description="Only the first, second ... or last of such a day in a month; left out: each.",
+    )
+    at: Annotated[str, AfterValidator(_check_time_of_day)] = Field(
+        json_schema_extra={"pattern": f"^{_TIME_OF_DAY.pattern}$", "examples": ["02:30"]},
+        description="When it opens, as clocks of the time zone show it.",
+    )
+    lasts: Duration = Field(alias="for", description="How long it is open.")
+    timezone: Annotated[str, AfterValidator(_check_zone)] | None = Field(
+        default=None,
+        description="Whose clocks, such as `Europe/Berlin`; left out: this host's.",
+    )
+    checks: tuple[str, ...] = Field(
+        default=(), description="What it covers: names of checks, or `*` for all."
+    )
+    subjects: tuple[str, ...] = Field(
+        default=(), description="Only these subjects of those checks; left out: all of them."
+    )
+    labels: Mapping[str, str] = Field(
+        default_factory=dict, description="Or: checks that carry all of these labels."
+    )
+    comment: str = Field(default="", max_length=500, description="Shown to everybody who asks.")
+
+    @model_validator(mode="after")
+    def _check_end(self) -> MaintenanceOptions:
+        places = sorted(_WEEKDAYS.index(day) for day in set(self.days))
+        gaps = [(b - a) % 7 or 7 for a, b in zip(places, [*places[1:], places[0]], strict=True)]
+        if self.lasts >= min(min(gaps) * 86400.0, _LONGEST_WINDOW):
+            raise ValueError("`for` must end before it opens again: the window would never close")
+        if not self.checks and not self.labels:
+            raise ValueError(
+                "covers nothing: name `checks` or `labels`, `checks: ['*']` is everything"
+            )
+        if self.subjects and not self.checks:
+            raise ValueError("`subjects` need the `checks` that they are of")
+        return self
+
+    def make_schedule(self) -> WeeklySchedule:
+        """When it opens; the time zone of this host where none is named."""
+        ordinals = ("first", "second", "third", "fourth", "fifth")
+        return WeeklySchedule(
+            days=frozenset(_WEEKDAYS.index(day) for day in self.days),
+            weeks=frozenset(
+                LAST if week == "last" else ordinals.index(week) + 1 for week in self.weeks
+            ),
+            at=time.fromisoformat(self.at),
+            lasts=self.lasts,
+            zone=ZoneInfo(self.timezone) if self.timezone else local_zone(),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from agent.checks.check import CheckType, StepOptions
 from agent.config.load import VERSION
 from agent.config.options import (
     NAME,
+    SILENCE_ID,
+    MaintenanceOptions,
     PolicyOptions,
     RecurringOptions,
     RouteOptions,
@@ -31,6 +34,7 @@ def config_schema(
         PolicyOptions,
         RecurringOptions,
         RouteOptions,
+        MaintenanceOptions,
         StepOptions,
         StormOptions,
         *(kind.model for kind in types.values()),
@@ -75,6 +79,10 @@ def config_schema(
             },
             "checks": _or_empty(_named(one_of_types), "What is looked at, by name."),
             "routes": _or_empty(_named(reference(RouteOptions)), "Ways to people, by name."),
+            "maintenance": _or_empty(
+                _named(reference(MaintenanceOptions), but=SILENCE_ID),
+                "Maintenance windows that recur, by name.",
+            ),
             "public_url": {
                 "type": ["string", "null"],
                 "format": "uri",
@@ -99,10 +107,11 @@ def _write_defaults(model: type[BaseModel], schema: dict[str, Any]) -> None:
             own["default"] = written[key]
 
 
-def _named(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _named(schema: Mapping[str, Any], but: re.Pattern[str] | None = None) -> dict[str, Any]:
+    refused = {} if but is None else {"not": {"pattern": f"^{but.pattern}$"}}
     return {
         "type": "object",
-        "propertyNames": {"pattern": f"^{NAME.pattern}$"},
+        "propertyNames": {"pattern": f"^{NAME.pattern}$", **refused},
         "additionalProperties": schema,
     }
 

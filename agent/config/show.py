@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.config.load import VERSION, Config, LoadedCheck, Route
 from agent.config.options import POLICY_FIELDS, PolicyOptions, RecurringOptions, StormOptions
+from agent.config.schedule import local_zone
 from agent.core.model import Step
 from agent.documents import write_document
 from agent.notify.masking import describe_url
@@ -35,6 +36,13 @@ def describe_config(config: Config) -> dict[str, Any]:
         for name, check in config.checks.items()
     }
     shown["routes"] = {name: _describe_route(route) for name, route in config.routes.items()}
+    shown["maintenance"] = {
+        name: {
+            **options.model_dump(mode="json", by_alias=True),
+            "timezone": options.timezone or local_zone().key,
+        }
+        for name, options in config.maintenance.items()
+    }
     return shown
 
 

@@ -19,6 +19,7 @@ from agent.core.holds import (
     NextStep,
     fill_lock,
     find_unseen_upstream,
+    find_windows,
     is_about,
     next_step,
     rank,
@@ -793,7 +794,8 @@ def _deadlines(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[Inst
 
 def _deadlines_of_host(desk: _Desk) -> list[Instant]:
     host, policy = desk.host, desk.policy
-    due = [edge for silence in host.silences for edge in (silence.starts, silence.ends)]
+    silences = (*host.silences, *find_windows(host, policy, desk.now))
+    due = [edge for silence in silences for edge in (silence.starts, silence.ends)]
     if host.paused is not None and host.paused.until is not None:
         due.append(host.paused.until)
     if host.transition_seen is not None:

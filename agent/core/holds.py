@@ -180,12 +180,34 @@ def silence_of(
     labels = check.labels if check else {}
     covering = [
         silence
-        for silence in host.silences
+        for silence in (*host.silences, *find_windows(host, policy, now))
         if silence.starts <= now < silence.ends
         and (silence.runs or not runs)
         and _covers(silence, incident, labels)
     ]
     return max(covering, key=lambda silence: silence.ends, default=None)
+
+
+def find_windows(host: Host, policy: Policy, now: Instant) -> tuple[Silence, ...]:
+    """The recurring maintenance windows, each as it is open now, or as it opens next."""
+    windows = []
+    for window in policy.maintenance:
+        begin, end = window.schedule.find_span(now + host.wall_ahead)
+        windows.append(
+            Silence(
+                id=window.name,
+                starts=begin - host.wall_ahead,
+                ends=end - host.wall_ahead,
+                by="the configuration",
+                comment=window.comment,
+                checks=window.checks,
+                subjects=window.subjects,
+                labels=window.labels,
+                runs=True,
+                recurring=True,
+            )
+        )
+    return tuple(windows)
 
 
 def _covers(silence: Silence, incident: Incident, labels: Mapping[str, str]) -> bool:
@@ -239,7 +261,8 @@ def _gates_of_operators(
         yield Held(hold=Hold.PAUSED, detail=detail, until=host.paused.until)
     window = silence_of(incident, host, policy, now, runs=True)
     if window is not None:
-        detail = f"maintenance by {window.by}" + (f": {window.comment}" if window.comment else "")
+        who = f"window {window.id}" if window.recurring else f"by {window.by}"
+        detail = f"maintenance {who}" + (f": {window.comment}" if window.comment else "")
         yield Held(hold=Hold.SILENCED, detail=detail, until=window.ends)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 Instant = float
 Seconds = float
@@ -403,6 +404,32 @@ class Silence:
     #: Or: incidents of checks that carry all of these labels; empty: not used.
     labels: Mapping[str, str] = field(default_factory=dict)
     runs: bool = False
+    #: The configuration opens it again and again; its name is the id.
+    recurring: bool = False
+
+
+class Schedule(Protocol):
+    """When something comes again and again, by the wall clock."""
+
+    def find_span(self, at: Instant) -> tuple[Instant, Instant]:
+        """The begin and end of what comes at an instant of the wall clock, or else comes next.
+
+        The end is later than `at`, and the same instant has the same answer for ever.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maintenance:
+    """A maintenance window that the configuration opens again and again."""
+
+    name: str
+    schedule: Schedule
+    #: What it covers, as a silence says it.
+    checks: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    comment: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -477,6 +504,8 @@ class Host:
     #: What the whole host is doing that forbids runs (`booting`), and when that was last seen.
     transition: str = ""
     transition_seen: Instant | None = None
+    #: How far the wall clock is ahead of instants, which never step: schedules go by it.
+    wall_ahead: Seconds = 0.0
     #: The last number given to an incident, run, notice or silence.
     serial: int = 0
 
@@ -551,6 +580,7 @@ class Policy:
 
     checks: Mapping[str, CheckPolicy] = field(default_factory=dict)
     routes: tuple[RoutePolicy, ...] = ()
+    maintenance: tuple[Maintenance, ...] = ()
     mode: Mode = Mode.AUTO
     act_alone_up_to: Risk = Risk.LOW
     #: Runs that hostmend starts by itself within any hour.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
 
 from agent.errors import HostmendError
 from api.cli.parts import Json, open_client, read_duration
-from api.cli.screen import Screen, clean, tell_ago, tell_exactly
+from api.cli.screen import Screen, clean, read_instant, tell_ago, tell_exactly, tell_seconds
 from api.cli.wrapping import carry_out, held_signals
 
 SilenceId = Annotated[str, typer.Argument(metavar="ID", help="The silence's id, such as s7.")]
@@ -55,7 +56,7 @@ def add(
 
 
 def list_silences(as_json: Json = False) -> None:
-    """List silences and maintenance windows that have not ended."""
+    """List silences and maintenance windows that have not ended, and those that recur."""
     with open_client() as client:
         found = list(client.pages("/v1/silences"))
     screen = Screen()
@@ -63,13 +64,13 @@ def list_silences(as_json: Json = False) -> None:
         screen.json({"items": found, "next": None})
         return
     screen.table(
-        ("ID", "KIND", "COVERS", "ENDS", "BY", "COMMENT"),
+        ("ID", "KIND", "COVERS", "WHEN", "BY", "COMMENT"),
         [
             (
                 silence["id"],
                 "maintenance" if silence["runs"] else "silence",
                 tell_covered(silence),
-                tell_ago(silence["ends"]),
+                tell_when(silence, time.time()),
                 silence["by"],
                 silence["comment"],
             )
@@ -167,6 +168,14 @@ def tell_covered(silence: dict[str, Any]) -> str:
         names[-1:] = [f"{names[-1]} ({', '.join(silence['subjects'])})"]
     labels = " and ".join(f"{name}={value}" for name, value in silence["labels"].items())
     return ", ".join([*names, *([labels] if labels else [])])
+
+
+def tell_when(silence: dict[str, Any], now: float) -> str:
+    """`ends in 10 min`, `begins in 3 h, for 2 h`."""
+    starts, ends = read_instant(silence["starts"]), read_instant(silence["ends"])
+    if starts <= now:
+        return f"ends {tell_ago(silence['ends'], now)}"
+    return f"begins {tell_ago(silence['starts'], now)}, for {tell_seconds(ends - starts)}"
 
 
 def _tell_end(silence: dict[str, Any]) -> str:

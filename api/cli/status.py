@@ -8,6 +8,10 @@ import typer
 
 from api.cli.parts import Json, open_client, read_duration
 from api.cli.screen import STYLES, Screen, read_instant, tell_ago, tell_exactly, tell_seconds
+from api.cli.silences import tell_when
+
+#: Seconds before a recurring maintenance window opens at which `status` begins to say so.
+_SOON = 86400.0
 
 #: What an operator can do about a hold; `{id}` is the incident's.
 WAYS_OUT = {
@@ -139,13 +143,25 @@ def _print_alarms(screen: Screen, status: dict[str, Any], now: float) -> None:
     for what, why in status["missing"].items():
         screen.line(f"NOT WATCHED: {what}: {why}", "yellow")
     for silence in status["silences"]:
-        covers = ", ".join(silence["checks"]) or ", ".join(
-            f"{name}={value}" for name, value in silence["labels"].items()
-        )
-        kind = "MAINTENANCE" if silence["runs"] else "SILENCED"
-        comment = f": {silence['comment']}" if silence["comment"] else ""
-        ends = f"ends {tell_ago(silence['ends'], now)}"
-        screen.line(f"{kind} {covers} by {silence['by']}, {ends}{comment}", "yellow")
+        _print_silence(screen, silence, now)
+
+
+def _print_silence(screen: Screen, silence: dict[str, Any], now: float) -> None:
+    """What is in force, and what the configuration opens within a day."""
+    begins_in = read_instant(silence["starts"]) - now
+    if begins_in > _SOON:
+        return
+    covers = ", ".join(silence["checks"]) or ", ".join(
+        f"{name}={value}" for name, value in silence["labels"].items()
+    )
+    kind = "MAINTENANCE" if silence["runs"] else "SILENCED"
+    who = f" ({silence['id']})" if silence["recurring"] else ""
+    comment = f": {silence['comment']}" if silence["comment"] else ""
+    line = f"{covers} by {silence['by']}{who}, {tell_when(silence, now)}{comment}"
+    if begins_in > 0:
+        screen.line(f"Next maintenance: {line}")
+    else:
+        screen.line(f"{kind} {line}", "yellow")
 
 
 def _print_incident(

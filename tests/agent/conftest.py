@@ -1,13 +1,24 @@
-"""Agents that begin and end quickly."""
+"""Agents that begin and end quickly; makes `agent_place` importable for these tests."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent import bootstrap
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from agent_place import Place
+from ports import hold_port
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(home=tmp_path, port=hold_port())
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -62,6 +62,9 @@ class JumpingClock(Clock):
     def now(self) -> float:
         return self.instant
 
+    def wall_ahead(self) -> float:
+        return 0.0
+
 
 class Mailbox:
     """An aiosmtpd handler that keeps mails."""

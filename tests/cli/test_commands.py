@@ -29,12 +29,24 @@ PLAIN = [
 ]
 
 
+def recurring(name: str, starts: float, ends: float, comment: str = "") -> Silence:
+    return Silence(
+        id=name, starts=starts, ends=ends, by="the configuration", comment=comment,
+        checks=("web",), runs=True, recurring=True,
+    )  # fmt: skip
+
+
 async def test_status_tells_everything_on_one_screen(agent, hostmend) -> None:
     now = agent.now()
     agent.problems = ("cannot load /etc/hostmend/hostmend.yml: line 3",)
     agent.missing = {"D-Bus": "no such socket"}
     agent.silence_list = (
         Silence(id="s1", starts=now, ends=now + 600, by="ann", checks=("*",), runs=True),
+    )
+    agent.windows = (
+        recurring("backup", now - 60, now + 600),
+        recurring("patches", now + 7200.5, now + 10800.5, comment="patches"),
+        recurring("yearly", now + 1e6, now + 2e6),
     )
     agent.hold_runs = True
     await hostmend("pause", "--for", "30m", "--why", "upgrade")
@@ -44,12 +56,15 @@ async def test_status_tells_everything_on_one_screen(agent, hostmend) -> None:
     lines = result.out.splitlines()
     assert len(lines) <= 24
     assert lines[0] == "web1: critical (1 critical, 2 unknown)"
+    assert "yearly" not in result.out, "it is far away"
     for said in (
         "PAUSED by root",
         ": upgrade",
         "PROBLEM: cannot load",
         "NOT WATCHED: D-Bus: no such socket",
         "MAINTENANCE * by ann, ends in",
+        "MAINTENANCE web by the configuration (backup), ends in",
+        "Next maintenance: web by the configuration (patches), begins in 2 h, for 1 h: patches",
         "i2  open  web nginx.service: nginx.service has failed (failing for",
         "held, approval: restart-service waits for an operator",
         "hostmend incident approve i2",

@@ -10,6 +10,7 @@ from fake_agent import make_busy_agent
 from serving import serve_web
 
 from agent.agent import Role
+from agent.core.model import Silence
 from api.cli.main import COMMANDS, LOCAL
 
 EVERYWHERE = [
@@ -162,6 +163,24 @@ async def test_who_did_what_is_listed(agent, hostmend) -> None:
 
 
 # Silences
+
+
+async def test_a_recurring_window_is_listed_as_it_opens_next(agent, hostmend) -> None:
+    starts = agent.now() + 3600.5
+    agent.windows = (
+        Silence(
+            id="backup", starts=starts, ends=starts + 7200, by="the configuration",
+            checks=("*",), runs=True, recurring=True,
+        ),
+    )  # fmt: skip
+    (line,) = (await hostmend("silence", "list")).out.splitlines()[1:]
+    for said in ("backup", "maintenance", "everything", "begins in 1 h, for 2 h"):
+        assert said in line
+    refused = await hostmend("silence", "end", "backup")
+    assert refused.code == 1
+    assert "hostmend reload" in refused.err
+    (shown,) = json.loads((await hostmend("silence", "list", "--json")).out)["items"]
+    assert shown["recurring"] is True
 
 
 async def test_a_silence_is_made_listed_and_ended(agent, hostmend) -> None:

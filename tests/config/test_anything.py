@@ -33,6 +33,8 @@ checks:
   data: {type: volume, path: /data, critical: {full: 95%}, ladder: []}
 routes:
   ops: {url: "json://example.org", severity: critical, reasons: [storm]}
+maintenance:
+  backup: {at: 02:30, for: 2h, weeks: [last], timezone: Europe/Berlin, checks: [web, "*"]}
 """
 
 #: One directory for all examples; each replaces the file.
@@ -79,7 +81,8 @@ _KEYS = st.sampled_from(
         "version", "policy", "checks", "routes", "public_url", "mode", "slots", "storm", "at",
         "within", "recurring", "retry_after", "warm", "type", "unit", "path", "every", "confirm",
         "attempts", "depends_on", "labels", "ladder", "remedy", "causes", "options", "validate",
-        "url", "url_file", "reasons", "severity", "size", "web", "data", "x",
+        "url", "url_file", "reasons", "severity", "size", "web", "data", "x", "maintenance",
+        "days", "weeks", "for", "timezone", "checks", "subjects", "comment",
     ]
 )  # fmt: skip
 _WORDS = st.sampled_from(
@@ -87,6 +90,7 @@ _WORDS = st.sampled_from(
         "unit", "volume", "off", "auto", "10s", "0s", "22:00", "2 of 3", "3 of 2", "", "web",
         "data", "x", "failed", "full", "restart-service", "grow-volume", "nginx.service",
         "json://x", "storm", "critical", "https://x", "~root", "~nobody-at-all/x", "/",
+        "sun", "last", "23:59", "Europe/Berlin", "../etc", "*",
     ]
 )  # fmt: skip
 _VALUES = st.recursive(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import time
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from agent.checks.check import CheckType
 from agent.config import Config, load_config, load_config_errors
+from agent.config.schedule import LAST, WeeklySchedule, local_zone
 from agent.core.model import (
     Changes,
     CheckPolicy,
     Confirm,
+    Maintenance,
     Mode,
     Policy,
     Reason,
@@ -448,3 +452,40 @@ def test_a_type_that_contradicts_the_catalogue_is_told_at_the_check(
     path = write(f"checks:\n  {WEB}}}\n")
     (error,) = load_config_errors(path, catalog=Catalog(), types=types)
     assert (error.line, error.key) == (2, "checks.web.ladder[0].remedy")
+
+
+def test_a_maintenance_window_is_complete(load: Load) -> None:
+    config = load(
+        f"""
+        checks: {{{WEB}, labels: {{team: shop}}}}}}
+        maintenance:
+          patches:
+            days: [sun, wed]
+            weeks: [first, last]
+            at: 04:30
+            for: 2h
+            timezone: Europe/Berlin
+            checks: [web]
+            subjects: [a.service]
+            comment: patches
+          all: {{at: 00:00, for: 1h, labels: {{team: shop}}}}
+        """
+    )
+    whole, patches = config.policy.maintenance
+    assert patches == Maintenance(
+        name="patches",
+        schedule=WeeklySchedule(
+            days=frozenset({2, 6}),
+            weeks=frozenset({1, LAST}),
+            at=time(4, 30),
+            lasts=7200.0,
+            zone=ZoneInfo("Europe/Berlin"),
+        ),
+        checks=("web",),
+        subjects=("a.service",),
+        comment="patches",
+    )
+    assert (whole.checks, whole.labels) == ((), {"team": "shop"})
+    assert isinstance(whole.schedule, WeeklySchedule)
+    assert whole.schedule.days == frozenset(range(7))
+    assert whole.schedule.zone == local_zone()

@@ -14,6 +14,7 @@ from agent.checks import CHECKS
 from agent.checks.check import CheckOptions, StepOptions
 from agent.config import (
     Config,
+    MaintenanceOptions,
     PolicyOptions,
     RouteOptions,
     config_schema,
@@ -103,6 +104,18 @@ def test_every_key_of_routes_is_there_and_no_other(load: Callable[..., Config]) 
     assert rows["reasons"][0] == f"[{', '.join(route.reasons)}]"
     assert rows["severity"][0] == route.severity
     assert set(table("Routes", "reason")) == set(Reason)
+
+
+def test_every_key_of_maintenance_is_there_with_its_default_and_no_other(
+    load: Callable[..., Config],
+) -> None:
+    rows = table("Maintenance", "key")
+    assert set(rows) == keys(MaintenanceOptions)
+    shown = describe_config(load("maintenance: {x: {at: 00:00, for: 1h, checks: ['*']}}"))
+    for key, value in shown["maintenance"]["x"].items():
+        if key not in ("at", "for", "checks", "timezone"):
+            written_as = f"[{', '.join(value)}]" if isinstance(value, list) else written(value)
+            assert rows[key][0] == written_as, key
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -45,6 +45,8 @@ checks:
   data: {type: volume, path: /data, critical: {full: 95%}, window: 22:00}
 routes:
   ops: {url_file: /etc/hostmend/secrets/ops, severity: critical, reasons: [storm]}
+maintenance:
+  backup: {days: [sun], at: 02:30, for: 2h, timezone: Europe/Berlin, checks: ["*"], comment: dump}
 """
 
 
@@ -144,6 +146,10 @@ BEYOND_A_SCHEMA = {
     "confirm-more-than-there-are",
     "dependency-circle",
     "dependency-on-itself",
+    "maintenance-of-an-unknown-check",
+    "maintenance-of-an-unknown-zone",
+    "maintenance-of-unknown-labels",
+    "maintenance-that-never-ends",
     "nothing-instead-of-duration",
     "public-url-without-scheme",
     "remedy-for-another-type",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.core.decide import decide
@@ -52,6 +52,19 @@ def check(name: str = "web", *ladder: Step, **changes: Any) -> CheckPolicy:
 def bare(name: str, **changes: Any) -> CheckPolicy:
     """A check without any remedy."""
     return CheckPolicy(name=name, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hourly:
+    """A schedule that needs no calendar: the same minutes of every hour."""
+
+    begin: float
+    lasts: float
+
+    def find_span(self, at: float) -> tuple[float, float]:
+        begun = (at - self.begin) // 3600.0 * 3600.0 + self.begin
+        begin = begun if at < begun + self.lasts else begun + 3600.0
+        return begin, begin + self.lasts
 
 
 class Scene:

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from core_scene import Hourly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from agent.core.model import (
     Host,
     Incident,
     Looked,
+    Maintenance,
     Mode,
     Ordered,
     Outcome,
@@ -50,6 +52,7 @@ from agent.core.model import (
 from agent.errors import Conflict, Invalid, NotFound
 
 CAUSES = ("failed", "full")
+WINDOW = Maintenance(name="backup", schedule=Hourly(begin=1020.0, lasts=400.0), checks=("c0", "c1"))
 FAILING = (State.OPEN, State.REPAIRING, State.VERIFYING, State.ESCALATED)
 
 # What is drawn
@@ -104,6 +107,7 @@ def policies(draw: st.DrawFn) -> Policy:
         slots=draw(st.integers(1, 2)),
         storm_at=draw(some(2, 3, 5)),
         group_wait=draw(some(0.0, 10.0)),
+        maintenance=draw(some((), (), (), (WINDOW,))),
         recurring_after=draw(some(1, 3)),
         inhibit_for=draw(some(20.0, 900.0)),
     )
@@ -167,6 +171,7 @@ EVENTS = st.one_of(
     *(LOOKS,) * 3,
     st.tuples(st.just("wait"), WAITS),
     st.tuples(st.just("wake")),
+    st.tuples(st.just("clock"), some(0.0, 600.0, -86400.0)),
     st.tuples(st.just("answer")),
     st.tuples(st.just("start"), st.integers(0, 3)),
     *(ENDS,) * 2,
@@ -227,6 +232,9 @@ class World:
                 self.send(Tick())
             case ("wake",):
                 self.now = self.last.wake or self.now
+                self.send(Tick())
+            case ("clock", ahead):
+                self.host = replace(self.host, wall_ahead=ahead)
                 self.send(Tick())
             case ("answer",):
                 self.answer()

@@ -190,6 +190,8 @@ class FakeAgent:
         self.doubt = ""
         self.silence_list: tuple[Silence, ...] = ()
         self.audit_list: tuple[AuditRecord, ...] = ()
+        #: Those that the configuration opens.
+        self.windows: tuple[Silence, ...] = ()
         self.token_list: dict[str, Token] = {}
         self.secrets: dict[str, str] = {}
         #: A token that no request can revoke, by its secret.
@@ -242,7 +244,7 @@ class FakeAgent:
             lateness=Lateness(count=0, median=0.0, p99=0.0, longest=0.0),
             paused=self.paused,
             storm=None,
-            silences=self.silence_list,
+            silences=(*self.silence_list, *self.windows),
             missing=self.missing,
             problems=self.problems,
             config_path="/etc/hostmend/hostmend.yml",
@@ -488,10 +490,13 @@ class FakeAgent:
         return status
 
     async def silences(self, *, limit: int = 50, before: str | None = None) -> Page[Silence]:
-        return _page(self.silence_list, lambda silence: silence.id, limit, before)
+        page = _page(self.silence_list, lambda silence: silence.id, limit, before)
+        rest = self.windows if page.next is None else ()
+        return Page(items=(*page.items, *rest), next=page.next)
 
     async def silence(self, silence_id: str) -> Silence:
-        return _find({s.id: s for s in self.silence_list}, silence_id, "silence")
+        known = {s.id: s for s in (*self.silence_list, *self.windows)}
+        return _find(known, silence_id, "silence")
 
     async def add_silence(
         self,
@@ -535,6 +540,8 @@ class FakeAgent:
 
     async def end_silence(self, silence_id: str, *, by: str) -> Silence:
         silence = await self.silence(silence_id)
+        if silence.recurring:
+            raise Conflict(f"cannot end {silence_id}: the configuration opens it; hostmend reload")
         self.silence_list = tuple(s for s in self.silence_list if s.id != silence_id)
         self.orders.append((f"end {silence_id}", by))
         return silence

@@ -38,6 +38,9 @@ class VirtualClock(Clock):
     def now(self) -> float:
         return self._time.now
 
+    def wall_ahead(self) -> float:
+        return 0.0
+
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, time: Time) -> None:

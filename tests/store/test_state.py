@@ -86,6 +86,7 @@ some_host = build(
     looked=st.just({}),
     transition=st.just(""),
     transition_seen=st.none(),
+    wall_ahead=st.just(0.0),
 )
 
 
