@@ -48,7 +48,7 @@ async def test_status_tells_everything_on_one_screen(agent, hostmend) -> None:
         "PAUSED by root",
         ": upgrade",
         "PROBLEM: cannot load",
-        "NOT WATCHED: D-Bus: no such socket",
+        "MISSING: D-Bus: no such socket",
         "MAINTENANCE * by ann, ends in",
         "i2  open  web nginx.service: nginx.service has failed (failing for",
         "held, approval: restart-service waits for an operator",
