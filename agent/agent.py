@@ -69,7 +69,7 @@ class AgentStatus:
     paused: Pause | None
     storm: Storm | None
     silences: tuple[Silence, ...]
-    #: What cannot be watched here, and why.
+    #: What is not to be had here, so that less is watched or repaired, and why.
     missing: Mapping[str, str]
     #: What is wrong with the agent itself, in words: a rejected configuration, a broken remedy.
     problems: tuple[str, ...]

@@ -300,7 +300,7 @@ class RunningAgent:
             paused=host.paused,
             storm=host.storm,
             silences=(*host.silences, *self._windows()),
-            missing=self._parts.machine.missing,
+            missing=self._parts.machine.list_missing(),
             problems=self._list_problems(),
             config_path=self._config_path,
             config_loaded=self._loaded.at,

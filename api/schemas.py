@@ -587,7 +587,9 @@ class AgentStatus(Wire):
     paused: Pause | None
     storm: Storm | None
     silences: list[Silence]
-    missing: dict[str, str] = Field(description="What cannot be watched here, and why")
+    missing: dict[str, str] = Field(
+        description="What is not to be had here, so that less is watched or repaired, and why"
+    )
     problems: list[str] = Field(description="What is wrong with the agent itself")
     config_path: str
     config_loaded: When

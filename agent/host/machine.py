@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -82,11 +83,18 @@ class Machine:
     audited: Callable[[Any], None] = _tell_nobody
     #: When the sites of this host were last deployed; None: nobody says so.
     deployed: Callable[[], Instant | None] = _no_deployment
-    #: What cannot be watched here, and why, by the name of the edge: `{"systemd": "no D-Bus ..."}`.
+    #: What is not to be had here, and why: `{"systemd": "systemd is not PID 1 here ..."}`.
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.deaths.bury = self.census.bury
+
+    def list_missing(self) -> Mapping[str, str]:
+        """What is not to be had here now, and why, in words."""
+        if self.systemd is None or not self.systemd.trouble:
+            return self.missing
+        why = f"{self.systemd.trouble}: install and start dbus; hostmend goes on trying"
+        return {"systemd": why, **self.missing}
 
     def forget(self) -> None:
         """What was read of this machine before now counts no more: a run changed it.
@@ -116,15 +124,23 @@ async def open_machine(clock: Clock) -> Machine:
         missing["systemd"] = "systemd is not PID 1 here: services cannot be watched"
     else:
         machine.systemd = Systemd(clock)
-        try:
+        with contextlib.suppress(Unavailable):
             await machine.systemd.open()
-        except Unavailable as error:
-            missing["systemd"] = f"{error}: install and start dbus; hostmend goes on trying"
         if os.geteuid() != 0:
             missing["journal"] = (
                 "not root: unless this user may read the whole journal (group systemd-journal), "
                 "an operator's stop before this start of hostmend looks like an unclear one"
             )
+    if os.geteuid() != 0:
+        missing["root"] = (
+            "not root: only what this user may see is watched, and remedies change only what it "
+            "may change"
+        )
+    if machine.container:
+        missing["kernel"] = (
+            "this is a container: its kernel, clock and hardware are those of the machine around "
+            "it, and are not watched"
+        )
     try:
         find_place()
     except Unavailable as error:

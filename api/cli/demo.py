@@ -123,7 +123,7 @@ async def _run_demo(port: int, *, once: bool) -> None:
         async with open_agent(settings) as agent:
             _say("demo", f"a page is served at http://127.0.0.1:{port}/ and looked at every 2 s")
             for name, why in agent.status().missing.items():
-                _say("demo", f"cannot watch {name} here: {why}")
+                _say("demo", f"missing: {name}: {why}")
             watching = [
                 asyncio.ensure_future(_show_events(agent, after=0)),
                 asyncio.ensure_future(_show_letters(letters)),

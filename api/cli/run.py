@@ -67,6 +67,6 @@ def _say_ready(agent: RunningAgent, listening: Listening) -> None:
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"HTTP: {scheme}://{shown}:{port}/healthz")
     for name, why in status.missing.items():
-        typer.echo(f"cannot watch {name}: {why}")
+        typer.echo(f"missing: {name}: {why}")
     for problem in status.problems:
         typer.echo(f"problem: {problem}")

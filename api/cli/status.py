@@ -141,7 +141,7 @@ def _print_alarms(screen: Screen, status: dict[str, Any], now: float) -> None:
     for problem in status["problems"]:
         screen.line(f"PROBLEM: {problem}", "bold red")
     for what, why in status["missing"].items():
-        screen.line(f"NOT WATCHED: {what}: {why}", "yellow")
+        screen.line(f"MISSING: {what}: {why}", "yellow")
     for silence in status["silences"]:
         _print_silence(screen, silence, now)
 
@@ -169,7 +169,8 @@ def _print_incident(
 ) -> None:
     finding = incident["finding"]
     since = incident["failing_since"]
-    lasting = f"failing for {tell_seconds(now - read_instant(since))}" if since else "passes now"
+    passing = "cannot be told now" if finding["status"] == "unknown" else "passes now"
+    lasting = f"failing for {tell_seconds(now - read_instant(since))}" if since else passing
     known = ", acknowledged" if incident["acknowledged"] else ""
     name = f"{incident['check']} {incident['subject']}".strip()
     screen.line(

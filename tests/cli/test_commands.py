@@ -61,7 +61,7 @@ async def test_status_tells_everything_on_one_screen(agent, hostmend) -> None:
         "PAUSED by root",
         ": upgrade",
         "PROBLEM: cannot load",
-        "NOT WATCHED: D-Bus: no such socket",
+        "MISSING: D-Bus: no such socket",
         "MAINTENANCE * by ann, ends in",
         "MAINTENANCE web by the configuration (backup), ends in",
         "Next maintenance: web by the configuration (patches), begins in 2 h, for 1 h: patches",

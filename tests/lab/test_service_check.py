@@ -106,7 +106,8 @@ async def look_once(unit):
 
 async def run():
     machine = await open_machine(Clock())
-    assert not machine.missing, machine.missing
+    # A lab is a container, and says so.
+    assert set(machine.list_missing()) == {"kernel"}, machine.list_missing()
     try:
         print(json.dumps(await main(machine)))
     finally:
