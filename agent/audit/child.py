@@ -3,9 +3,6 @@
 One line of JSON comes in on stdin (`client.write_order`), and rows go out on stdout, one a line:
 `{"progress": {...}}` now and then, at last those of `result.write_audit`, or `{"error": "why"}`.
 End-of-file on stdin means that nobody waits any more: the process ends at once.
-
-Another process reads big pages, and loads this module as it starts: what takes time and memory is
-imported by `main` alone.
 """
 
 from __future__ import annotations
@@ -15,6 +12,8 @@ import signal
 import sys
 import threading
 
+from agent.audit.service import serve
+
 
 def main() -> None:
     """Carries out one order."""
@@ -23,16 +22,16 @@ def main() -> None:
     os.umask(0o077)
     line = sys.stdin.buffer.readline()
     threading.Thread(target=_watch_lifeline, daemon=True).start()
-    from agent.audit.service import serve
-
-    sys.exit(serve(line, sys.stdout.buffer))
+    code = serve(line, sys.stdout.buffer)
+    # All is said: a page that is still being read is waited for by nobody.
+    os._exit(code)
 
 
 def _watch_lifeline() -> None:
-    while sys.stdin.buffer.read(4096):
+    # Not through sys.stdin, whose lock this thread would hold to the end.
+    while os.read(0, 4096):
         pass
-    # Whatever was started belongs to this process's group.
-    os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 if __name__ == "__main__":

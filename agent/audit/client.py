@@ -139,10 +139,7 @@ async def _read_last_words(process: Process) -> str:
 
 
 def _kill(process: Process) -> None:
-    """End the child and whatever it started, at once: they are one process group.
-
-    What a dead child leaves ends by itself (`processes.die_with_parent`).
-    """
+    """End the child at once."""
     if process.returncode is None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """What a page refers to, and what in it can be referred to.
 
-Pure functions from bytes to values, so that big pages can be read in another process. The only
-module that imports selectolax.
+Pure functions from bytes to values, so that big pages can be read in a thread. The only module that
+imports selectolax.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from pathlib import Path
 from agent.host import cgroups
 
 #: linux/prctl.h
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
 
@@ -48,16 +47,6 @@ def become_subreaper() -> None:
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"cannot become a child subreaper: {os.strerror(code)}")
-
-
-def die_with_parent(parent: int) -> None:
-    """End when the thread that started this process does (prctl(2), PR_SET_PDEATHSIG).
-
-    Only for what was started by the main thread of `parent`, which lasts as long as that process.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def read_process(pid: int) -> Process | None:
