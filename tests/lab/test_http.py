@@ -33,6 +33,21 @@ checks:
       - {remedy: restart-service, causes: [down, refused], options: {unit: shop.service}}
 """
 
+#: A service, and the probe of what it serves that is paired with it.
+DIRECT = """\
+checks:
+  app: {type: service, unit: shop.service, every: 1s, ladder: []}
+  direct:
+    type: http
+    url: http://127.0.0.1:8000/
+    every: 1s
+    timeout: 2s
+    stable_for: 2s
+    depends_on: [app]
+    ladder:
+      - {remedy: restart-service, causes: [timeout, refused], options: {unit: shop.service}}
+"""
+
 APPLICATION = """\
 [Service]
 ExecStart=/usr/bin/python3 -m http.server --bind 127.0.0.1 --directory /srv/shop 8000
@@ -133,3 +148,23 @@ def test_the_application_is_left_alone_while_the_web_server_is_what_failed(
     )
     assert ended["resolved_by"] == "itself"
     assert {run["check"] for run in running.runs()} == {"web"}
+
+
+def test_a_unit_that_is_active_and_answers_nobody_is_restarted_and_proved_by_its_probe(
+    running: LabAgent,
+) -> None:
+    lab = running.lab
+    lab.write("/etc/hostmend/conf.d/direct.yml", DIRECT)
+    running.run("reload")
+    lab.run(["systemctl", "kill", "-s", "STOP", "shop"])
+    incident = running.wait(
+        lambda: find_incident(running, "direct", "resolved"), "the incident to be resolved"
+    )
+    lab.run(["rm", "/etc/hostmend/conf.d/direct.yml"])
+    assert incident["before"]["cause"] == "timeout"
+    assert incident["resolved_by"] == "run"
+    runs = [run for run in running.runs() if run["check"] == "direct"]
+    assert [(run["options"]["unit"], run["proved"]) for run in runs] == [("shop.service", True)]
+    # systemd saw nothing of it.
+    assert not [i for i in running.incidents() if i["check"] == "app"]
+    assert is_served(lab)
