@@ -11,6 +11,7 @@ import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from agent import __version__
@@ -325,8 +326,9 @@ async def look_once(settings: Settings, names: tuple[str, ...]) -> tuple[CheckSt
     wanted = {name: checks[name].policy for name in (names or checks)}
 
     async def look(name: str) -> tuple[Finding, ...]:
-        own = machine.remember(memories.open(name))
-        return await checks[name].type.look(checks[name].options, own)
+        # Nameless: what others reported, only a running agent knows.
+        memory = replace(memories.open(name), check="")
+        return await checks[name].type.look(checks[name].options, machine.remember(memory))
 
     async def nothing() -> str:
         return ""
