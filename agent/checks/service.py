@@ -6,7 +6,6 @@ A unit that is up may still serve nobody; that is for checks of what it serves (
 
 from __future__ import annotations
 
-import fnmatch
 import signal
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -20,22 +19,11 @@ from agent.host.exhaustion import find_shortage
 from agent.host.intention import find_stop
 from agent.host.journal import read_log
 from agent.host.machine import Machine
+from agent.host.protected import why_never
 from agent.host.shortage import Shortage
 from agent.host.stops import Stop, StoppedBy
 from agent.host.systemd import Systemd
 from agent.host.units import UnitState, check_unit_name
-
-#: Units that a default ladder never restarts: without them nobody gets at the host any more.
-PROTECTED = (
-    "dbus*.service",
-    "systemd-*.service",
-    "networking.service",
-    "NetworkManager*.service",
-    "ssh.service",
-    "ssh@*.service",
-    "sshd*.service",
-    "hostmend*.service",
-)
 
 CAUSES = {
     "failed": "It ended badly, or could not be started; systemd has given up on it.",
@@ -388,7 +376,7 @@ def _name(options: ServiceOptions) -> frozenset[str]:
 
 
 def _default_ladder(options: ServiceOptions) -> tuple[StepOptions, ...]:
-    if any(fnmatch.fnmatchcase(options.unit, pattern) for pattern in PROTECTED):
+    if why_never(options.unit):
         return ()
     return (StepOptions(remedy="restart-service", options={"unit": options.unit}),)
 
