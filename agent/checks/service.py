@@ -26,21 +26,10 @@ from agent.host.exhaustion import find_shortage
 from agent.host.intention import find_stop
 from agent.host.journal import read_log
 from agent.host.machine import Machine
+from agent.host.protected import why_never
 from agent.host.shortage import Shortage
 from agent.host.systemd import Systemd
 from agent.host.units import UnitState, check_unit_or_pattern, is_pattern
-
-#: Units that a default ladder never restarts: without them nobody gets at the host any more.
-PROTECTED = (
-    "dbus*.service",
-    "systemd-*.service",
-    "networking.service",
-    "NetworkManager*.service",
-    "ssh.service",
-    "ssh@*.service",
-    "sshd*.service",
-    "hostmend*.service",
-)
 
 CAUSES = {
     "failed": "It ended badly, or could not be started; systemd has given up on it.",
@@ -219,13 +208,9 @@ def _name(options: ServiceOptions) -> frozenset[str]:
     return frozenset() if is_pattern(options.unit) else frozenset({options.unit})
 
 
-def _is_protected(unit: str) -> bool:
-    return any(fnmatch.fnmatchcase(unit, pattern) for pattern in PROTECTED)
-
-
 def _default_ladder(options: ServiceOptions) -> tuple[StepOptions, ...]:
     # A pattern may be for everything, and everything is never restarted.
-    if is_pattern(options.unit) or _is_protected(options.unit):
+    if is_pattern(options.unit) or why_never(options.unit):
         return ()
     return (StepOptions(remedy="restart-service", options={"unit": options.unit}),)
 
@@ -258,7 +243,7 @@ def _suits(state: UnitState) -> bool:
         state.type in _LONG_RUNNING
         and state.unit_file_state.startswith("enabled")
         and not state.stop_when_unneeded
-        and not _is_protected(state.id)
+        and not why_never(state.id)
         and not any(fnmatch.fnmatchcase(state.id, pattern) for pattern in _OF_ONE_USER)
     )
 

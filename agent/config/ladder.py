@@ -45,7 +45,7 @@ class LadderBuilder:
                     remedy=remedy.name,
                     causes=self._causes(remedy, kind, causes, written, trail),
                     options=dict(written.options),
-                    fills=self._fills(remedy, written, trail),
+                    fills=self._fills(remedy, written, trail, kind.names(options)),
                     hidden=frozenset(
                         option for option, known in remedy.options.items() if known.no_log
                     ),
@@ -85,7 +85,9 @@ class LadderBuilder:
             )
         return causes
 
-    def _fills(self, remedy: Remedy, written: StepOptions, trail: Trail) -> Mapping[str, str]:
+    def _fills(
+        self, remedy: Remedy, written: StepOptions, trail: Trail, subjects: frozenset[str]
+    ) -> Mapping[str, str]:
         for option, value in written.options.items():
             place = (*trail, "options", option)
             if option not in remedy.options:
@@ -104,6 +106,8 @@ class LadderBuilder:
                 continue
             if known.source:
                 fills[option] = known.source
+                if known.source == "subject":
+                    self._check_subjects(remedy, option, subjects, trail)
             elif known.required:
                 self.problems.add(
                     trail,
@@ -111,6 +115,18 @@ class LadderBuilder:
                     f": write `options: {{{option}: ...}}`",
                 )
         return fills
+
+    def _check_subjects(
+        self, remedy: Remedy, option: str, subjects: frozenset[str], trail: Trail
+    ) -> None:
+        """What would be refused when it is needed is refused now."""
+        for subject in sorted(subjects):
+            try:
+                check_value(remedy.options[option], subject, None)
+            except ValueError as error:
+                self.problems.add(
+                    trail, f"`{remedy.name}` cannot take this check's subject: {error}"
+                )
 
     def fixed_names(self, steps: tuple[Step, ...]) -> frozenset[Configured]:
         """Values that the configuration itself fixes for options that take only such."""

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from agent.core.units import parse_duration
 from agent.errors import RemedyError
+from agent.host.protected import why_never
 from agent.host.text import has_controls
-from agent.remedies.units import is_unit, why_never
+from agent.remedies.units import is_unit
 
 #: Limits of one value and of all together; far beyond what a repair needs.
 MAX_TEXT = 4_096

@@ -146,6 +146,7 @@ BEYOND_A_SCHEMA = {
     "confirm-more-than-there-are",
     "dependency-circle",
     "dependency-on-itself",
+    "ladder-of-a-protected-unit",
     "maintenance-of-an-unknown-check",
     "maintenance-of-an-unknown-zone",
     "maintenance-of-unknown-labels",

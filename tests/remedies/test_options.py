@@ -8,7 +8,6 @@ import pytest
 
 from agent.errors import RemedyError
 from agent.remedies.options import Option, check_options, make_inert
-from agent.remedies.units import is_unit, why_never
 
 
 def check(option: Option, value: object, **more: object) -> object:
@@ -142,34 +141,6 @@ def test_a_configured_option_takes_only_what_the_configuration_names():
     assert [check(kept, value, configured=(86_400,)) for value in ("1d", "7d")] == [86_400, 604_800]
     with pytest.raises(RemedyError, match="not named"):
         check(kept, "0s", configured=(86_400,))
-
-
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "dbus.service", "dbus.socket", "DBUS.service", "dbus-broker.service",
-        "systemd-journald.service", "systemd-networkd.socket", "user@1000.service",
-        "dbus-org.freedesktop.login1.service", "init.scope", "NetworkManager.service",
-        "networking.service", "ifup@eth0.service", "ssh.service", "sshd.service", "ssh.socket",
-        "sshd@1.service", "hostmend.service", "hostmend-sender.service", "multi-user.target",
-        "system.slice", "session-1.scope", "dev-sda.device", "swapfile.swap",
-    ],
-)  # fmt: skip
-def test_units_that_carry_the_host_are_never_acted_on(unit):
-    assert is_unit(unit)
-    assert why_never(unit)
-
-
-@pytest.mark.parametrize(
-    "unit",
-    ["nginx.service", "ssh-proxy-app@1.mount", "networkprobe.service", "mysystemd-x.service",
-     "dbus-exporter.service", "hostmender.service", "cron.service", "backup.timer"],
-)  # fmt: skip
-def test_other_units_are(unit):
-    if unit == "ssh-proxy-app@1.mount":
-        assert why_never(unit)  # as careful as that: everything that begins with ssh-
-    else:
-        assert not why_never(unit)
 
 
 def test_every_text_is_made_inert_and_nothing_else():
