@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds after which work that could not be recorded is tried again.
 _TRY_AGAIN = 2.0
+#: Seconds that an agent that stops gives to the last messages: a service has 20 for each.
+_LAST_DELIVERY = 30.0
 #: A message that its service refuses for good no longer holds back later ones after this.
 _POISONED_AFTER = 3
 
@@ -123,6 +125,9 @@ class Worker:
         self._outliving: set[asyncio.Task[None]] = set()
         self._post: asyncio.Task[None] | None = None
         self._mail = asyncio.Event()
+        #: Notices that are under way, by id, and the batches that carry them.
+        self._sent_off: dict[str, Notice] = {}
+        self._batches: set[asyncio.Task[None]] = set()
         self._closing = False
 
     def start(self) -> None:
@@ -154,12 +159,19 @@ class Worker:
         if self._post is not None:
             self._post.cancel()
             await asyncio.wait({self._post})
-        await self._deliver_due()
+        # What does not get through now is due to the next agent.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_DELIVERY):
+                await self._deliver_due()
+        for batch in self._batches:
+            batch.cancel()
+        while self._batches:
+            await asyncio.wait(self._batches)
 
     def close(self) -> None:
         """Stops at once; what is durable is taken up again by the next agent."""
         self._closing = True
-        for task in (*self._tasks, *([self._post] if self._post else [])):
+        for task in (*self._tasks, *self._batches, *([self._post] if self._post else [])):
             task.cancel()
 
     def hear(self, event: Event, decision: Decision) -> None:
@@ -224,7 +236,7 @@ class Worker:
         while True:
             self._mail.clear()
             try:
-                wait = await self._deliver_due()
+                wait = await self._send_off_due()
             except StoreError as error:
                 _log.error("cannot deliver notices: %s", error)
                 wait = _TRY_AGAIN
@@ -232,15 +244,31 @@ class Worker:
                 await asyncio.wait_for(self._mail.wait(), wait)
 
     async def _deliver_due(self) -> float | None:
-        """One round of deliveries; the seconds until the next is due, None when nothing waits."""
+        """One round of deliveries, to its end; the seconds until the next is due."""
+        wait = await self._send_off_due()
+        while self._batches:
+            await asyncio.gather(*self._batches)
+        return wait
+
+    async def _send_off_due(self) -> float | None:
+        """Sends off what is due; the seconds until more is, None when nothing waits.
+
+        A route on which something is under way is passed over: its next messages wait for that, and
+        no other route does.
+        """
         now = self._clock.now()
+        taken = {notice.route for notice in self._sent_off.values()}
         waiting = held_back(await self._read(State.due_notices), self._host().doubt)
+        waiting = tuple(n for n in waiting if n.route not in taken)
         for notice in [n for n in waiting if now >= n.expires]:
             await self._mark(replace(notice, state=NoticeState.EXPIRED))
         waiting = tuple(n for n in waiting if now < n.expires)
         ready = [n for n in first_in_order(waiting) if n.due <= now]
         if ready:
-            await self._deliver_batch(ready)
+            self._sent_off.update((notice.id, notice) for notice in ready)
+            batch = asyncio.ensure_future(self._deliver_batch(ready))
+            self._batches.add(batch)
+            batch.add_done_callback(self._batches.discard)
             return 0.0
         candidates = [min(n.due, n.expires) for n in first_in_order(waiting)]
         return max(0.05, min(candidates) - now) if candidates else None
@@ -252,17 +280,30 @@ class Worker:
             notice = open_ones.pop(result.notice, None)
             if notice is not None:
                 await self._mark(self._after(notice, result))
+                self._come_back(notice)
 
         try:
-            await self._deliver(ready, mark)
-        except StoreError:
-            raise
-        except Exception as error:
-            _log.exception("the sender broke")
+            try:
+                await self._deliver(ready, mark)
+            except StoreError:
+                raise
+            except Exception as error:
+                _log.exception("the sender broke")
+                for notice in list(open_ones.values()):
+                    await mark(Delivery(notice=notice.id, ok=False, error=str(error)))
             for notice in list(open_ones.values()):
-                await mark(Delivery(notice=notice.id, ok=False, error=str(error)))
-        for notice in list(open_ones.values()):
-            await mark(Delivery(notice=notice.id, ok=False, error="the sender said nothing of it"))
+                said_nothing = "the sender said nothing of it"
+                await mark(Delivery(notice=notice.id, ok=False, error=said_nothing))
+        except StoreError as error:
+            _log.error("cannot deliver notices: %s", error)
+            await asyncio.sleep(_TRY_AGAIN)
+        finally:
+            for notice in ready:
+                self._come_back(notice)
+
+    def _come_back(self, notice: Notice) -> None:
+        if self._sent_off.pop(notice.id, None) is not None:
+            self._mail.set()
 
     def _after(self, notice: Notice, result: Delivery) -> Notice:
         now, attempts = self._clock.now(), notice.attempts + 1

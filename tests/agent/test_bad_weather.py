@@ -10,9 +10,11 @@ import asyncio
 import email
 import email.policy
 import math
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from agent.core.model import (
     Reason,
     State,
     Status,
+    Tick,
 )
 from agent.engine import Engine
 from agent.notify import delivery
@@ -44,6 +47,8 @@ from agent.store.state import State as StateFile
 from agent.worker import Delivery, JobEnd, Worker
 
 HOUR = 3600.0
+#: Only against hanging.
+LONG = 60.0
 START = 1_769_846_400.0
 ORIGIN = "0123456789abcdef"
 
@@ -87,6 +92,8 @@ class Post:
     def __init__(self, path: Path, clock: JumpingClock, port: int) -> None:
         self.clock = clock
         self.tries = 0
+        #: Seconds that a batch may take.
+        self.limit = 60.0
         mail = f"mailto://127.0.0.1:{port}/?smtp=127.0.0.1&mode=insecure&from=h@lab.example&to="
         self.urls = {
             "ops": f"{mail}ops@lab.example",
@@ -137,7 +144,7 @@ class Post:
                 Delivery(notice=result.id, ok=result.ok, retry=result.retry, error=result.error)
             )
 
-        await deliver(batch, timeout=60, on_result=hand_on)
+        await deliver(batch, timeout=self.limit, limit=self.limit, on_result=hand_on)
 
     async def round(self) -> float | None:
         """One round of deliveries; the wait until the next."""
@@ -158,6 +165,12 @@ class Post:
         self.engine.close()
         self.state.close()
         self.writer.shutdown()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LONG):
+        while not what():  # noqa: ASYNC110 - the world outside has no event to wait for
+            await asyncio.sleep(0.05)
 
 
 class NoJobs:
@@ -198,6 +211,15 @@ def write_notices(post: Post, *routes: str) -> list[Notice]:
                 number += 1
     post.state.save(Host(), Decision(host=Host(serial=number), notices=tuple(found)))
     return found
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port whose server accepts connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        yield int(listening.getsockname()[1])
 
 
 @pytest.fixture
@@ -249,6 +271,36 @@ async def test_everything_arrives_in_order_after_an_hour_without_a_mail_server(
         }
         assert len(mailbox.mails) == len(wanted)
     finally:
+        post.close()
+
+
+async def test_a_dead_route_delays_no_message_that_is_written_meanwhile(
+    tmp_path: Path, port: int, silent_port: int, start_mail: Callable[[], Mailbox]
+) -> None:
+    post = Post(tmp_path / "state.db", JumpingClock(), port)
+    post.urls["dead"] = f"json://127.0.0.1:{silent_port}/hook"
+    # Nothing ends the waiting for the dead one within this test.
+    post.limit = 3600.0
+    mailbox = start_mail()
+    try:
+        write_notices(post, "dead")
+        post.worker.start()
+        await until(lambda: bool(post.tries))
+        first = Notice(
+            id="n100", route="ops", reason=Reason.OPENED, created=START,
+            expires=START + 72 * HOUR, incident=incident(1), due=START,
+        )  # fmt: skip
+        later = replace(first, id="n101", reason=Reason.ENDED)
+        for number, notice in ((100, first), (101, later)):
+            told = Decision(host=Host(serial=number), notices=(notice,))
+            post.state.save(Host(), told)
+            post.worker.hear(Tick(), told)
+            await until(lambda: {n.route for n in post.state.due_notices()} == {"dead"})
+        assert mailbox.ids == [f"{ORIGIN}.n100", f"{ORIGIN}.n101"]
+        assert {n.attempts for n in post.state.due_notices()} == {0}
+    finally:
+        post.worker.close()
+        await asyncio.wait(post.worker._batches)
         post.close()
 
 
