@@ -128,7 +128,7 @@ def make_contenders(lab: Lab) -> list[Contender]:
         def begin() -> None:
             agent.install(CONFIGURATION.format(warm=str(warm).lower()))
             agent.start()
-            agent.wait(lambda: agent.json("checks")["items"][0]["status"] == "ok", "a first look")
+            agent.wait(lambda: agent.get("checks")["items"][0]["status"] == "ok", "a first look")
             lab.run(["sleep", "3"])
 
         return begin

@@ -145,7 +145,7 @@ def watch(lab: Lab, agent: LabAgent, minutes: float, every: float) -> None:
         time.sleep(min(30.0, 60 * minutes - passed + 0.1))
         after = json.loads(lab.run(["python3", "-c", COUNT]).stdout)
         memory.append(sum(pss for _, pss, _ in after))
-        late = agent.json("status")["lateness"]
+        late = agent.get("status")["lateness"]
         shown = {name: f"{1000 * late[f'{name}_seconds']:.0f}" for name in ("median", "p99")}
         print(
             f"  {time.monotonic() - begun:>5.0f} s   late: median {shown['median']} ms, "
@@ -154,7 +154,7 @@ def watch(lab: Lab, agent: LabAgent, minutes: float, every: float) -> None:
         )
     seconds = time.monotonic() - begun
     spent = sum(cpu for _, _, cpu in after) - sum(cpu for _, _, cpu in before)
-    status = agent.json("status")
+    status = agent.get("status")
     late = status["lateness"]
     print(f"lateness    p99 {1000 * late['p99_seconds']:.0f} ms of {late['count']} looks")
     print(f"processor   {100 * spent / seconds:.1f} % of a core")

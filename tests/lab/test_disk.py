@@ -217,7 +217,7 @@ def test_a_disk_without_anything_left_is_cleaned_and_told_and_nothing_is_lost(
         assert f"Directories of {DATA} with most files" in before
         return
     running.lab.run(["systemctl", "restart", "hostmend"])
-    running.wait(lambda: running.try_json("status"), "the agent to answer again")
+    running.wait(running.answers, "the agent to answer again")
     again = running.json("incident", "show", incident["id"])
     assert [t["new"] for t in again["transitions"]] == FULL_STORY
 
@@ -277,8 +277,8 @@ def test_services_that_a_full_disk_killed_come_up_after_it_and_one_message_tells
     assert storms(running)[1:] == ["the storm is over; of 3 failures all are over"]
     body = body_of(running.mails()[-1])
     assert body.count("(repaired, proved)") == 3
-    assert running.json("status")["storm"] is None
-    assert running.json("status")["incidents"] == []
+    assert running.get("status")["storm"] is None
+    assert running.get("status")["incidents"] == []
 
 
 def blames_the_disk(agent: LabAgent, check: str) -> bool:
@@ -366,11 +366,11 @@ def test_a_root_without_anything_left_is_cleaned_and_told_and_nothing_is_lost(
         assert mail["Subject"].startswith("[healed] /")
         assert [lab.read(path) for path in precious] == precious
         lab.run(["systemctl", "kill", "-s", "KILL", "hostmend"])
-        agent.wait(lambda: agent.try_json("status"), "the agent to answer again")
+        agent.wait(agent.answers, "the agent to answer again")
         story = agent.json("incident", "show", incident["id"])
         assert [t["new"] for t in story["transitions"]] == FULL_STORY
         assert {notice["state"] for notice in story["notices"]} == {"delivered"}
-        assert agent.json("status")["problems"] == []
+        assert agent.get("status")["problems"] == []
 
 
 @pytest.mark.long

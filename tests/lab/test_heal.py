@@ -91,17 +91,11 @@ def test_a_killed_nginx_serves_again_and_the_mail_tells_with_evidence(running: L
 
 def test_what_an_operator_stops_stays_stopped(running: LabAgent) -> None:
     running.lab.run(["systemctl", "stop", "nginx"])
-    seen = running.wait(
-        lambda: next(
-            (
-                check
-                for check in running.json("checks")["items"]
-                if any(finding["intended"] for finding in check["findings"])
-            ),
-            None,
-        ),
+    running.wait(
+        lambda: any(finding["intended"] for finding in running.check("web")["findings"]),
         "the check to see an operator's intention",
     )
+    seen = running.check("web")
     assert seen["status"] == "ok"
     assert "stopped by an operator" in seen["findings"][0]["summary"]
     assert "stopped by an operator" in running.run("check", "web", check=False)
@@ -113,10 +107,8 @@ def test_a_stop_while_the_agent_was_away_is_respected_too(running: LabAgent) -> 
     running.stop()
     running.lab.run(["systemctl", "stop", "nginx"])
     running.start()
-    running.wait(
-        lambda: running.json("checks")["items"][0]["findings"], "the first look of the new agent"
-    )
-    assert running.json("checks")["items"][0]["findings"][0]["intended"] is True
+    running.wait(lambda: running.check("web")["findings"], "the first look of the new agent")
+    assert running.check("web")["findings"][0]["intended"] is True
     assert running.incidents() == []
     assert running.runs() == []
     assert not is_served(running.lab)
@@ -167,13 +159,13 @@ def test_mail_that_cannot_be_delivered_at_first_arrives_later(running: LabAgent)
     running.lab.run(["systemctl", "stop", "mail"])
     kill_nginx(running.lab)
     running.wait(
-        lambda: any(n["attempts"] >= 1 for n in running.json("notices")["items"]),
+        lambda: any(n["attempts"] >= 1 for n in running.get("notices")["items"]),
         "a first attempt at delivery",
     )
     assert running.mails() == []
     running.start_mail()
     running.wait(lambda: running.mails(), "the mail, by a later attempt")
-    (notice,) = running.json("notices")["items"]
+    (notice,) = running.get("notices")["items"]
     assert notice["state"] == "delivered"
     assert notice["attempts"] >= 2
     assert len(running.mails()) == 1

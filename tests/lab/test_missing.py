@@ -126,7 +126,7 @@ def test_without_dbus_it_says_so_and_goes_on_once_that_is_there(host: Lab) -> No
         host.run(["systemctl", "stop", *bus])
         host.run(["systemctl", "kill", "-s", "KILL", "--kill-who=all", "nginx"])
         agent.start()
-        assert "install and start dbus" in agent.json("status")["missing"]["systemd"]
+        assert "install and start dbus" in agent.get("status")["missing"]["systemd"]
         assert "MISSING: systemd: cannot reach D-Bus" in agent.run("status")
         assert "passes now" not in agent.run("status")
         # What cannot be known is told, and nothing is done about it.
@@ -135,12 +135,12 @@ def test_without_dbus_it_says_so_and_goes_on_once_that_is_there(host: Lab) -> No
         assert agent.runs() == []
         host.run(["systemctl", "unmask", "--runtime", *bus])
         host.run(["systemctl", "start", *bus])
-        agent.wait(lambda: "systemd" not in agent.json("status")["missing"], "systemd again")
+        agent.wait(lambda: "systemd" not in agent.get("status")["missing"], "systemd again")
         agent.wait(lambda: agent.runs(), "the service to be repaired")
         host.wait_for(["systemctl", "is-active", "nginx"])
         # Lost while it runs, it is said as well.
         host.run(["systemctl", "stop", *bus])
-        agent.wait(lambda: "systemd" in agent.json("status")["missing"], "the loss to be said")
+        agent.wait(lambda: "systemd" in agent.get("status")["missing"], "the loss to be said")
     finally:
         host.run(["systemctl", "unmask", "--runtime", *bus])
         host.run(["systemctl", "start", *bus])

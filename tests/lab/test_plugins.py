@@ -186,5 +186,5 @@ def test_nothing_is_left_of_plugins_that_hang(running: LabAgent) -> None:
 
 
 def find_finding(agent: LabAgent, name: str) -> str:
-    found = next(c for c in agent.json("checks")["items"] if c["name"] == name)
+    found = next(c for c in agent.get("checks")["items"] if c["name"] == name)
     return str(found["findings"][0]["cause"]) if found["findings"] else ""

@@ -53,7 +53,7 @@ def bare(agent: LabAgent) -> Iterator[LabAgent]:
 
 def count_looks(agent: LabAgent) -> float:
     """Looks since the agent's start, as it says of itself."""
-    for check in agent.json("checks")["items"]:
+    for check in agent.get("checks")["items"]:
         for finding in check["findings"]:
             if check["name"] == "self" and finding["subject"] == "agent":
                 return float(finding["measurements"]["looks_count"])
@@ -62,7 +62,7 @@ def count_looks(agent: LabAgent) -> float:
 
 def test_without_a_configuration_it_looks_at_what_every_host_has(bare: LabAgent) -> None:
     def all_ok() -> bool:
-        checks = {check["name"]: check["status"] for check in bare.json("checks")["items"]}
+        checks = {check["name"]: check["status"] for check in bare.get("checks")["items"]}
         return checks == dict.fromkeys(DEFAULTS, "ok")
 
     bare.wait(all_ok, "every default to be looked at and ok")

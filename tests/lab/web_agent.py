@@ -8,7 +8,7 @@ from agent.lab import Lab
 
 CONFIGURATION = f"""\
 version: 1
-policy: {{runs_per_hour: 1000}}
+policy: {{runs_per_hour: 1000, storm: {{group_wait: GROUP_WAIT}}}}
 checks:
   web:
     type: service
@@ -26,9 +26,10 @@ routes:
 """
 
 
-def install(lab: Lab) -> LabAgent:
+def install(lab: Lab, *, group_wait: str = "10m") -> LabAgent:
+    """With nginx and a mail server; what is mended within `group_wait` is told once, as healed."""
     agent = LabAgent(lab)
-    agent.install(CONFIGURATION)
+    agent.install(CONFIGURATION.replace("GROUP_WAIT", group_wait))
     lab.run(["systemctl", "enable", "hostmend", "nginx"])
     lab.run(["systemctl", "start", "nginx"])
     agent.start_mail()
@@ -45,10 +46,18 @@ def is_served(lab: Lab) -> bool:
     return answer.returncode == 0
 
 
-def wait_for_end(agent: LabAgent, count: int = 1, seconds: float = 60.0) -> list[dict[str, object]]:
-    def ended() -> list[dict[str, object]]:
-        found = agent.try_json("incidents", "--all") or {"items": []}
-        over = [i for i in found["items"] if i["state"] == "resolved"]
-        return over if len(over) >= count else []
+def wait_for_end(agent: LabAgent, count: int = 1) -> None:
+    def ended() -> bool:
+        return sum(i["state"] == "resolved" for i in agent.incidents()) >= count
 
-    return agent.wait(ended, f"{count} incidents to be resolved", seconds)
+    agent.wait(ended, f"{count} incidents to be resolved")
+
+
+def wait_for_mail(agent: LabAgent, reason: str) -> None:
+    """Until it arrived, and nothing else is due."""
+
+    def told() -> bool:
+        arrived = any(mail["Subject"].startswith(f"[{reason}]") for mail in agent.mails())
+        return arrived and agent.get("status")["notices_due"] == 0
+
+    agent.wait(told, f"the mail that is {reason}")
