@@ -68,6 +68,11 @@ class LabAgent:
         done = self.lab.run(["hostmend", *words, "--json"], check=False)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
+    def check(self, name: str) -> dict[str, Any]:
+        """One check and what its last look saw."""
+        found: list[dict[str, Any]] = self.json("checks")["items"]
+        return next(check for check in found if check["name"] == name)
+
     def incidents(self) -> list[dict[str, Any]]:
         """Oldest first."""
         found: list[dict[str, Any]] = self.json("incidents", "--all")["items"]

@@ -113,10 +113,8 @@ def test_a_stop_while_the_agent_was_away_is_respected_too(running: LabAgent) -> 
     running.stop()
     running.lab.run(["systemctl", "stop", "nginx"])
     running.start()
-    running.wait(
-        lambda: running.json("checks")["items"][0]["findings"], "the first look of the new agent"
-    )
-    assert running.json("checks")["items"][0]["findings"][0]["intended"] is True
+    running.wait(lambda: running.check("web")["findings"], "the first look of the new agent")
+    assert running.check("web")["findings"][0]["intended"] is True
     assert running.incidents() == []
     assert running.runs() == []
     assert not is_served(running.lab)

@@ -133,7 +133,7 @@ def test_an_incident_outlives_a_reboot_which_itself_is_no_news(agent: LabAgent) 
     assert took < 60
     agent.start_mail()
     agent.wait(lambda: agent.try_json("status") is not None, "the agent after the boot")
-    agent.wait(lambda: agent.json("checks")["items"][0]["looked"] is not None, "its first look")
+    agent.wait(lambda: agent.check("web")["looked"] is not None, "its first look")
     time.sleep(3)
     after = (agent.incidents()[0]["id"], len(agent.runs()), len(agent.mails()))
     assert after == before
