@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.checks.values import Frequency, Percent, parse_frequency
+from agent.checks.values import Count, Percent, Rate
 from agent.core.model import Finding, Instant, Seconds, Status
 from agent.core.units import format_duration, format_size
 from agent.host.kernel import count_group_kills, read_reclaimable
@@ -29,7 +29,7 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    restarts: Frequency | None = Field(
+    restarts: Count | None = Field(
         default=None, description="systemd restarted it so often by itself: `3 in 10m`."
     )
     memory: Percent | None = Field(
@@ -41,7 +41,7 @@ class Limits(BaseModel):
 
 
 #: Limits of those who write none.
-WARNING = Limits.model_construct(restarts="3 in 10m", memory=90.0, tasks=90.0)
+WARNING = Limits.model_construct(restarts=Rate(3, 600.0), memory=90.0, tasks=90.0)
 
 
 def fill_warning(written: Limits) -> Limits:
@@ -116,7 +116,7 @@ def _find_wear(
 ) -> tuple[str, str] | None:
     """The first limit that is passed, and what to say of it."""
     if limits.restarts is not None:
-        times, within = parse_frequency(limits.restarts)
+        times, within = limits.restarts
         count = history.count(within, now)
         if count >= times:
             span = format_duration(within)

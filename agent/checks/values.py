@@ -139,37 +139,6 @@ Amount = Annotated[
 ]
 
 
-_FREQUENCY = re.compile(r"([1-9][0-9]{0,5}) in (\S+)")
-
-
-def parse_frequency(text: str) -> tuple[int, float]:
-    """Times and seconds of `3 in 10m`. Raises ValueError with the way out."""
-    match = _FREQUENCY.fullmatch(text)
-    if match is None:
-        raise ValueError(
-            f"{text!r} is no number of times within a time: write for example 3 in 10m"
-        )
-    return int(match[1]), parse_duration(match[2])
-
-
-def _check_frequency(value: object) -> object:
-    parse_frequency(value if isinstance(value, str) else str(value))
-    return value
-
-
-#: So many times within so long, as it is written: `3 in 10m`.
-Frequency = Annotated[
-    str,
-    BeforeValidator(_check_frequency),
-    Field(
-        json_schema_extra={
-            "pattern": r"^[1-9][0-9]* in ([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$",
-            "examples": ["3 in 10m"],
-        }
-    ),
-]
-
-
 def _check_path(path: str) -> str:
     if not path.startswith("/") or ".." in PurePosixPath(path).parts:
         raise ValueError(f"{path!r} is no absolute path without ..: write for example /var")

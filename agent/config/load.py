@@ -27,6 +27,7 @@ from agent.config.problems import Problems, suggest
 from agent.core.model import CheckPolicy, Confirm, Maintenance, Mode, Policy, RoutePolicy, Status
 from agent.documents import Node, read_document
 from agent.errors import ConfigError
+from agent.host.machine import has_systemd
 from agent.remedies.catalog import Catalog
 
 #: The only format there is; files that say nothing mean it.
@@ -151,7 +152,8 @@ def _load(
     options = problems.validate(PolicyOptions, _section(root, "policy"), ("policy",))
     checks = dict(_read_checks(root, types, problems))
     written = {name: kind.name for name, (kind, _) in checks.items()}
-    defaults = choose_defaults(_read_defaults(root, problems), written, types)
+    wanted = _read_defaults(root, problems)
+    defaults = choose_defaults(wanted, written, types, systemd=has_systemd())
     for name, given in defaults.items():
         kind = types[given["type"]]
         checks[name] = (kind, _fill_defaults(kind, kind.model.model_validate(given)))

@@ -32,6 +32,11 @@ def _no_repair(_check: str) -> Instant | None:
     return None
 
 
+def has_systemd() -> bool:
+    """Whether systemd is PID 1 here."""
+    return _BOOTED.is_dir()
+
+
 def _no_run(_unit: str, _at: Instant) -> bool:
     return False
 
@@ -120,7 +125,7 @@ async def open_machine(clock: Clock) -> Machine:
     """Try each edge; those that are not there are named in `missing`. Never raises for that."""
     machine = Machine(clock=clock, container=is_container())
     missing: dict[str, str] = {}
-    if not _BOOTED.is_dir():  # noqa: ASYNC240  # /run is in memory
+    if not has_systemd():
         missing["systemd"] = "systemd is not PID 1 here: services cannot be watched"
     else:
         machine.systemd = Systemd(clock)

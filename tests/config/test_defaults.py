@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.checks import CHECKS
-from agent.config import load_config, load_config_errors, show_config
+from agent.config import describe_config, load_config, load_config_errors
 from agent.config.defaults import ALWAYS, DEFAULTS, choose_defaults
 from agent.core.model import Mode
 from agent.remedies.catalog import SHIPPED, Catalog
@@ -19,6 +19,12 @@ PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
     return Catalog.load((SHIPPED,))
+
+
+@pytest.fixture(autouse=True)
+def booted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose PID 1 is systemd, whatever this machine has."""
+    monkeypatch.setattr("agent.config.load.has_systemd", lambda: True)
 
 
 def load(tmp_path: Path, text: str | None, catalog: Catalog):  # type: ignore[no-untyped-def]
@@ -78,16 +84,26 @@ def test_defaults_are_true_or_false(tmp_path: Path, catalog: Catalog, value: str
     assert "true or false" in error.message
 
 
-def test_what_is_shown_can_be_loaded_and_is_the_same(tmp_path: Path, catalog: Catalog) -> None:
-    config = load(tmp_path, None, catalog)
-    shown = show_config(config)
-    again = load(tmp_path, shown, catalog)
-    assert again.policy == config.policy
-    assert show_config(again) == shown
+def test_what_is_in_effect_is_shown(tmp_path: Path, catalog: Catalog) -> None:
+    shown = describe_config(load(tmp_path, None, catalog))["checks"]
+    assert set(shown) == set(DEFAULTS)
+    assert {name: check["type"] for name, check in shown.items()} == {
+        name: check["type"] for name, check in DEFAULTS.items()
+    }
+    assert all(check["ladder"] == [] for check in shown.values())
 
 
 def test_a_program_without_a_type_has_no_such_default() -> None:
-    assert set(choose_defaults(None, {}, {"disk": 1, "memory": 1})) == {"disks", "memory"}
+    types = {"disk": 1, "memory": 1}
+    assert set(choose_defaults(None, {}, types, systemd=True)) == {"disks", "memory"}
+
+
+def test_without_systemd_nothing_is_looked_at_that_is_systemds(
+    tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.config.load.has_systemd", lambda: False)
+    config = load(tmp_path, None, catalog)
+    assert set(config.checks) == set(DEFAULTS) - {"failed-units", "journal"}
 
 
 def test_the_page_has_every_default_and_no_other() -> None:

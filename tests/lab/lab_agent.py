@@ -82,6 +82,11 @@ class LabAgent:
         found: dict[str, Any] = self.get(f"checks/{name}")
         return found
 
+    def check(self, name: str) -> dict[str, Any]:
+        """One check and what its last look saw."""
+        found: list[dict[str, Any]] = self.json("checks")["items"]
+        return next(check for check in found if check["name"] == name)
+
     def incidents(self) -> list[dict[str, Any]]:
         """Oldest first."""
         found: list[dict[str, Any]] = self.get("incidents?limit=500")["items"]
