@@ -63,7 +63,7 @@ class AgentContract:
             agent.tell("nothing", Report(status=Status.OK), by=BY),
             agent.incident("i999999"),
             agent.explain("i999999"),
-            agent.tell("i999999"),
+            agent.report("i999999"),
             agent.acknowledge("i999999", by=BY),
             agent.approve("i999999", by=BY),
             agent.reject("i999999", by=BY),
