@@ -153,7 +153,7 @@ def _is_stale(options: PushOptions, told: _Told, now: Instant) -> bool:
 async def look(options: PushOptions, machine: Machine) -> tuple[Finding, ...]:
     """One finding for each subject, and always one on the check itself."""
     memory, now = machine.memory, machine.clock.now()
-    if not memory.check:
+    if machine.condition is None:
         summary = "what was reported is known to the running agent alone: ask `hostmend checks`"
         return (Finding(subject="reports", status=Status.UNKNOWN, cause="untold", summary=summary),)
     first = memory.get(_FIRST)

@@ -19,6 +19,7 @@ from agent.checks.push import (
 from agent.clock import Clock
 from agent.core.model import Finding, Status
 from agent.errors import Invalid
+from agent.host.condition import Condition
 from agent.host.machine import Machine
 from agent.host.memory import Memories, Memory
 from agent.told import Alert, Report
@@ -64,7 +65,12 @@ class Scene:
         self.memories = Memories(("backup", key, text) for key, text in self.rows.items())
 
     def machine(self, memory: Memory) -> Machine:
-        return Machine(clock=self.clock, memory=memory, repaired=lambda _check: self.repaired)
+        return Machine(
+            clock=self.clock,
+            memory=memory,
+            repaired=lambda _check: self.repaired,
+            condition=Condition,
+        )
 
     async def look(self) -> Mapping[str, Finding]:
         memory = self.memories.open("backup")
@@ -251,7 +257,8 @@ async def test_evidence_is_what_was_reported() -> None:
 
 async def test_a_command_that_looks_by_itself_knows_of_no_report() -> None:
     scene = Scene()
-    (finding,) = await look(scene.options, scene.machine(Memory()))
+    memory = scene.memories.open("backup")
+    (finding,) = await look(scene.options, Machine(clock=scene.clock, memory=memory))
     assert (finding.status, finding.cause) == ("unknown", "untold")
 
 
