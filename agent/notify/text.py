@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from agent.core.text import clean_text, cut
+
 #: What stands where a secret stood.
 MASK = "***"
 
@@ -15,18 +17,6 @@ MASK = "***"
 READ_AT_MOST = 64 * 1024
 #: Of one piece of evidence: its first and its last lines, and the length of each.
 HEAD_LINES, TAIL_LINES, LINE_LENGTH = 4, 16, 240
-
-# A terminal's own sequences (ECMA-48: CSI, then OSC and other strings, then two-byte escapes).
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]"
-    r"|\x1b[\]PX^_][^\x07\x1b\n]{0,512}(?:\x07|\x1b\\)?"
-    r"|\x1b[0-~]?"
-)
-# Control characters but tab and newline, invisible direction marks (they make text read as what it
-# is not), and halves of surrogate pairs, which no mail can carry.
-_CONTROLS = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
 
 #: What the name of a secret holds.
 _NAME_OF_ONE = (
@@ -77,12 +67,6 @@ REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def clean_text(text: str) -> str:
-    """Text without terminal sequences and control characters; lines and tabs stay."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROLS.sub("", _ESCAPES.sub("", text))
-
-
 def redact_text(text: str) -> str:
     """Text with what looks like a password, a token or a key replaced by `MASK`."""
     for pattern, replacement in REDACTIONS:
@@ -93,7 +77,7 @@ def redact_text(text: str) -> str:
 def fit_line(text: str, length: int = LINE_LENGTH) -> str:
     """One cleaned, redacted line of at most `length` characters."""
     line = " ".join(redact_text(clean_text(text[:READ_AT_MOST])).split())
-    return _cut(line, length)
+    return cut(line, length)
 
 
 def fit_evidence(text: str) -> list[str]:
@@ -113,11 +97,7 @@ def fit_evidence(text: str) -> list[str]:
     if len(lines) > head + TAIL_LINES:
         left_out += len(lines) - head - TAIL_LINES
         lines = [*lines[:head], *lines[-TAIL_LINES:]]
-    lines = [_cut(line, LINE_LENGTH) for line in lines]
+    lines = [cut(line, LINE_LENGTH) for line in lines]
     if left_out:
         lines.insert(head, f"({left_out} lines left out)")
     return lines
-
-
-def _cut(line: str, length: int) -> str:
-    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"

@@ -39,6 +39,7 @@ from typing import Any
 
 from agent.clock import Clock
 from agent.core.model import Changes, Instant, Outcome, Seconds
+from agent.core.text import clean_text
 from agent.errors import Conflict, Unavailable
 from agent.host.processes import (
     Process,
@@ -59,7 +60,6 @@ from agent.remedies.protocol import (
     shelf_of,
 )
 from agent.remedies.request import JobRequest, write_request
-from agent.remedies.text import strip_controls
 
 __all__ = [
     "JobRequest", "JobResult", "Spare", "attach", "discard", "pack_modules", "prepare_runtime",
@@ -190,7 +190,7 @@ async def run_job(
         return await run_job(request, on_event=on_event, cancel=cancel, clock=clock, grace=grace)
     if tale.ended is None and data:
         await _wait_for_runner(job, tale, cancel)
-    return tale.tell(request.runtime_dir, strip_controls(job.last_words))
+    return tale.tell(request.runtime_dir, clean_text(job.last_words))
 
 
 async def attach(

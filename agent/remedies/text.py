@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 
+from agent.core.text import clean_text
+
 #: Longest `msg`, output stream and diff of one task, in characters.
 MAX_MESSAGE = 4_000
 MAX_OUTPUT = 16_000
 MAX_DIFF = 32_000
 
-#: ECMA-48 control sequences and operating system commands, as terminals read them.
-_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]?")
-#: Controls but tab and newline, lone surrogates, and what reorders text in a terminal or a page.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SECRET = re.compile(
     r"(?i)((?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|private[_-]?key|credentials?)"
     r"[\w.-]*[\"']?\s*[:=]\s*)(?:\"[^\"\n]*\"|'[^'\n]*'|\S+)"
@@ -27,12 +25,7 @@ _HIDDEN = "***"
 
 def has_controls(text: str) -> bool:
     """Whether it holds a character that does not belong into one line of plain text."""
-    return bool(_CONTROL.search(text)) or "\n" in text or "\t" in text
-
-
-def strip_controls(text: str) -> str:
-    """Without escape sequences and control characters, newline and tab excepted."""
-    return _CONTROL.sub("", _ESCAPE.sub("", text.replace("\r\n", "\n")))
+    return clean_text(text) != text or "\n" in text or "\t" in text
 
 
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
@@ -58,4 +51,4 @@ def show(text: object, limit: int, secrets: tuple[str, ...] = ()) -> str:
     """Any value as text fit to show."""
     whole = text if isinstance(text, str) else str(text)
     # Looking at a few times the limit bounds the work that a huge output can cause.
-    return cap(redact(strip_controls(cap(whole, 4 * limit)), secrets), limit)
+    return cap(redact(clean_text(cap(whole, 4 * limit)), secrets), limit)
