@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import Clock
+from agent.core.cleaning import clean_finding, clean_line
 from agent.core.model import CheckPolicy, Decision, Finding, Instant, Looked, Seconds, Status
 from agent.errors import HostmendError
 
@@ -185,6 +186,9 @@ class Watcher:
                 await self._take(looked)
             except HostmendError as error:
                 _log.error("cannot record a look of %s: %s", policy.name, error)
+            except Exception:
+                # Whatever it is, this check is looked at again.
+                _log.exception("a look of %s could not be decided on", policy.name)
             for answer in answers:
                 if not answer.done():
                     answer.set_result(looked)
@@ -199,6 +203,7 @@ class Watcher:
             await self._wait(task, prompt)
         if not task.done() and policy.timeout > prompt:
             await self._wait(task, policy.timeout - prompt)
+        ended = self._clock.now()
         if not task.done():
             broken = f"the look took longer than {policy.timeout:g} s"
             task.cancel()
@@ -206,19 +211,20 @@ class Watcher:
             task.add_done_callback(self._forget)
         elif task.cancelled():
             broken = "the look was cancelled"
-        elif (error := task.exception()) is not None:
-            broken = f"{type(error).__name__}: {error}"
-            if not isinstance(error, HostmendError):
-                _log.error("look of %s broke", policy.name, exc_info=error)
         else:
-            findings = task.result()
+            try:
+                findings = tuple(clean_finding(finding, ended) for finding in task.result())
+            except Exception as error:
+                broken = f"{type(error).__name__}: {error}"
+                if not isinstance(error, HostmendError):
+                    _log.exception("look of %s broke", policy.name)
         passes = not broken and all(finding.status is Status.OK for finding in findings)
         return Looked(
             check=policy.name,
             began=began,
-            ended=self._clock.now(),
+            ended=ended,
             findings=findings,
-            broken=broken,
+            broken=clean_line(broken),
             transition=await self._sample_transition(_BELIEVED if passes else 0.0),
         )
 
@@ -235,8 +241,8 @@ class Watcher:
         now = self._clock.now()
         if sampled is None or not now - sampled < believed:
             try:
-                text = await self._transition()
-            except HostmendError as error:
+                text = clean_line(await self._transition())
+            except Exception as error:
                 _log.warning("cannot tell what the host is doing: %s", error)
                 return ""
             self._sampled = text, now

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
 from agent.clock import Clock
+from agent.core.cleaning import clean_evidence
 from agent.core.model import Decision, Event, Evidence, Finding, Incident, State
 from agent.errors import HostmendError
 from agent.store.history import History, KeptEvidence
@@ -84,7 +85,7 @@ class Witness:
                 incident.id,
                 stage,
                 taken,
-                tuple(items),
+                tuple(clean_evidence(item) for item in items),
             )
         except HostmendError as error:
             _log.error("cannot keep evidence of %s: %s", incident.id, error)

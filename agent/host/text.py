@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from agent.core.text import clean_text, cut
+
 #: What stands where a secret stood.
 MASK = "***"
 
@@ -19,18 +21,6 @@ MAX_OUTPUT = 16_000
 MAX_DIFF = 32_000
 #: Characters of a line worth keeping.
 LINE_LENGTH = 240
-
-# A terminal's own sequences (ECMA-48: CSI, then OSC and other strings, then two-byte escapes).
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]"
-    r"|\x1b[\]PX^_][^\x07\x1b\n]{0,512}(?:\x07|\x1b\\)?"
-    r"|\x1b[0-~]?"
-)
-# Control characters but tab and newline, invisible direction marks (they make text read as what it
-# is not), and halves of surrogate pairs, which no mail can carry.
-_CONTROLS = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
 
 #: What the name of a secret holds.
 _NAME_OF_ONE = (
@@ -81,15 +71,9 @@ REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def clean_text(text: str) -> str:
-    """Text without terminal sequences and control characters; lines and tabs stay."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROLS.sub("", _ESCAPES.sub("", text))
-
-
 def has_controls(text: str) -> bool:
     """Whether it holds a character that does not belong into one line of plain text."""
-    return bool(_CONTROLS.search(text)) or "\n" in text or "\t" in text
+    return clean_text(text) != text or "\n" in text or "\t" in text
 
 
 def redact_text(text: str, secrets: tuple[str, ...] = ()) -> str:
@@ -106,12 +90,7 @@ def redact_text(text: str, secrets: tuple[str, ...] = ()) -> str:
 def fit_line(text: str, length: int = LINE_LENGTH) -> str:
     """One cleaned, redacted line of at most `length` characters."""
     line = " ".join(redact_text(clean_text(text[:READ_AT_MOST])).split())
-    return cut_line(line, length)
-
-
-def cut_line(line: str, length: int) -> str:
-    """At most so many characters; an ellipsis says that there were more."""
-    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
+    return cut(line, length)
 
 
 def cap_text(text: str, limit: int) -> str:

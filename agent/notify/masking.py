@@ -11,7 +11,8 @@ import ipaddress
 import re
 from urllib.parse import unquote, unquote_plus
 
-from agent.host.text import MASK, clean_text, redact_text
+from agent.core.text import clean_text
+from agent.host.text import MASK, redact_text
 
 #: Query parameters of Apprise that hold no secret: their values may appear in an error.
 PUBLIC_PARAMETERS = frozenset(

@@ -5,7 +5,8 @@ It is untrusted (a log line can hold anything) and leaves the host.
 
 from __future__ import annotations
 
-from agent.host.text import LINE_LENGTH, READ_AT_MOST, clean_text, cut_line, redact_text
+from agent.core.text import clean_text, cut
+from agent.host.text import LINE_LENGTH, READ_AT_MOST, redact_text
 
 #: Of one piece of evidence: its first and its last lines.
 HEAD_LINES, TAIL_LINES = 4, 16
@@ -28,7 +29,7 @@ def fit_evidence(text: str) -> list[str]:
     if len(lines) > head + TAIL_LINES:
         left_out += len(lines) - head - TAIL_LINES
         lines = [*lines[:head], *lines[-TAIL_LINES:]]
-    lines = [cut_line(line, LINE_LENGTH) for line in lines]
+    lines = [cut(line, LINE_LENGTH) for line in lines]
     if left_out:
         lines.insert(head, f"({left_out} lines left out)")
     return lines

@@ -39,6 +39,7 @@ from typing import Any
 
 from agent.clock import Clock
 from agent.core.model import Changes, Instant, Outcome, Seconds
+from agent.core.text import clean_text
 from agent.errors import Conflict, Unavailable
 from agent.host.cgroups import PREFIX, find_place, list_members, remove, remove_empty
 from agent.host.processes import (
@@ -50,7 +51,6 @@ from agent.host.processes import (
     read_process,
     reap_strays,
 )
-from agent.host.text import clean_text
 from agent.remedies.process import JobProcess
 from agent.remedies.protocol import (
     MARK,

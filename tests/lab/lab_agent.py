@@ -79,13 +79,9 @@ class LabAgent:
         return self.lab.run(ask, check=False).returncode == 0
 
     def check(self, name: str) -> dict[str, Any]:
+        """One check and what its last look saw."""
         found: dict[str, Any] = self.get(f"checks/{name}")
         return found
-
-    def check(self, name: str) -> dict[str, Any]:
-        """One check and what its last look saw."""
-        found: list[dict[str, Any]] = self.json("checks")["items"]
-        return next(check for check in found if check["name"] == name)
 
     def incidents(self) -> list[dict[str, Any]]:
         """Oldest first."""

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.host.text import clean_text, fit_line, redact_text
+from agent.core.text import clean_text
+from agent.host.text import fit_line, redact_text
 from agent.notify.text import fit_evidence
 
 
