@@ -124,6 +124,8 @@ class Link:
 class Content:
     """What a page, or a style sheet, holds that an audit needs."""
 
+    #: Each address once for each role.
+
     links: tuple[Link, ...] = ()
     #: CRC-32 of each name that a fragment can lead to: a page's names are never shown, only looked
     #: up, and this is a tenth of their size.
@@ -170,7 +172,7 @@ def read_page(body: bytes, content_type: str = "", also: tuple[str, ...] = ()) -
     body = body.removeprefix(codecs.BOM_UTF8)
     tree = LexborHTMLParser(body)
     finder = _Finder(body)
-    links: list[Link] = []
+    links: dict[tuple[Role, str], Link] = {}
     title = base = ""
     selector = _WITH_ADDRESS
     if "data-src" in also:
@@ -193,10 +195,14 @@ def read_page(body: bytes, content_type: str = "", also: tuple[str, ...] = ()) -
             continue
         attributes = node.attributes
         for role, address in _read_element(tag, node, attributes, also):
+            # Pages say the same again and again: what counts is where they say it first.
+            if (role, address) in links:
+                continue
             if len(address) <= LONGEST_ADDRESS and len(links) < MOST_LINKS:
                 bare = tag == "style" or address not in attributes.values()
-                links.append(Link(address, role, finder.find(address, bare=bare)))
-    return Content(links=tuple(links), names=_read_names(tree), title=title, base=base)
+                line = finder.find(address, bare=bare)
+                links[role, address] = Link(address, role, line)
+    return Content(links=tuple(links.values()), names=_read_names(tree), title=title, base=base)
 
 
 def _read_names(tree: LexborHTMLParser) -> array[int]:
