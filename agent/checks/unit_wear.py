@@ -118,7 +118,7 @@ def _find_wear(
     if limits.restarts is not None:
         times, within = limits.restarts
         count = history.count(within, now)
-        if count >= times:
+        if count >= max(1, times):
             span = format_duration(within)
             return "restarting-often", f"was restarted {count} times by systemd within {span}"
     if not up:
