@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.checks.certificate import CERTIFICATE
 from agent.checks.check import CheckType
 from agent.checks.clock import CLOCK
 from agent.checks.cpu import CPU
@@ -25,6 +26,7 @@ from agent.checks.unix import UNIX
 from agent.checks.updates import UPDATES
 
 CHECKS: dict[str, CheckType] = {
+    "certificate": CERTIFICATE,
     "clock": CLOCK,
     "cpu": CPU,
     "demo": DEMO,

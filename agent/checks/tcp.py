@@ -150,4 +150,5 @@ TCP = CheckType(
     measurements=MEASUREMENTS,
     propose=propose,
     gather=gather,
+    identity=("host", "port"),
 )

@@ -36,15 +36,20 @@ from agent.checks.talk import (
     judge_failure,
     judge_talk,
 )
+from agent.checks.validity import (
+    EXPIRES_CRITICAL,
+    EXPIRES_WARNING,
+    VALIDITY_CAUSES,
+    check_order,
+    judge_time,
+)
 from agent.checks.values import Duration
 from agent.core.model import Evidence, Finding, Status
-from agent.core.units import format_duration
 from agent.host.certificate import (
     Certificate,
     describe_certificate,
     read_chain,
     read_verified_chain,
-    write_date,
 )
 from agent.host.connection import Connection, Failure, Family, Peer, Trouble
 from agent.host.dialogue import Talk
@@ -56,9 +61,7 @@ from agent.host.url import read_address
 CAUSES = {
     **TALK_CAUSES,
     **REMOTE_CAUSES,
-    "expired": "A certificate has ended.",
-    "expiring": "A certificate ends within the configured time.",
-    "not-yet-valid": "A certificate has not begun yet, or this host's clock is wrong.",
+    **VALIDITY_CAUSES,
     "name": "The certificate is for other names.",
     "untrusted": "No authority that is trusted has signed the certificate.",
     "tls": "No TLS connection came about: there is no TLS, or nothing both sides speak.",
@@ -71,7 +74,6 @@ MEASUREMENTS = {
     "certificate_expires_seconds": "Time until the first certificate of the chain ends.",
 }
 
-_DAY = 86400.0
 _EVIDENCE_SECONDS = 5.0
 #: X509_V_ERR_* of OpenSSL's x509_vfy.h.
 _VERIFY_CAUSES = {9: "not-yet-valid", 10: "expired", 62: "name", 64: "name"}
@@ -92,17 +94,13 @@ class TlsLimits(SlowLimits):
 class TlsWarning(TlsLimits):
     """When it will need attention."""
 
-    expires: Duration | None = Field(
-        default=14 * _DAY, description="A certificate of the chain ends sooner than this."
-    )
+    expires: Duration | None = EXPIRES_WARNING
 
 
 class TlsCritical(TlsLimits):
     """When it is too late, or nearly so."""
 
-    expires: Duration | None = Field(
-        default=3 * _DAY, description="A certificate of the chain ends sooner than this."
-    )
+    expires: Duration | None = EXPIRES_CRITICAL
 
 
 class TlsOptions(TalkOptions):
@@ -146,9 +144,7 @@ class TlsOptions(TalkOptions):
             raise ValueError("`protocol` greets before TLS begins: with `starttls` leave it out")
         if self.client_key is not None and self.client_cert is None:
             raise ValueError("`client_key` needs `client_cert`")
-        warning, critical = self.warning.expires, self.critical.expires
-        if warning is not None and critical is not None and warning < critical:
-            raise ValueError("warning.expires must not be below critical.expires")
+        check_order(self.warning.expires, self.critical.expires)
         return self
 
 
@@ -215,23 +211,6 @@ def judge_shown(finding: Finding, shown: _Shown, options: TlsOptions, *, now: fl
             summary = f"{subject} speaks {shown.version}, older than TLSv{limits.version}"
             return replace(finding, status=status, cause="version", summary=summary)
     return finding
-
-
-def judge_time(certificate: Certificate, limit: float | None, now: float) -> tuple[str, str] | None:
-    """Cause and words for a certificate that ends too soon, or has not begun; else None.
-
-    `now`: seconds since 1970.
-    """
-    if certificate.ends <= now:
-        ago = format_duration(now - certificate.ends)
-        return "expired", f"ended {ago} ago, at {write_date(certificate.ends)}"
-    if certificate.begins > now:
-        ahead = format_duration(certificate.begins - now)
-        return "not-yet-valid", f"begins in {ahead}, at {write_date(certificate.begins)}"
-    if limit is not None and certificate.ends - now < limit:
-        left = format_duration(certificate.ends - now)
-        return "expiring", f"ends in {left}, at {write_date(certificate.ends)}"
-    return None
 
 
 def _is_older(version: str, limit: str) -> bool:

@@ -132,4 +132,5 @@ UNIX = CheckType(
     measurements=MEASUREMENTS,
     propose=propose,
     gather=gather,
+    identity=("path",),
 )

@@ -85,12 +85,16 @@ def _make_context(trust: Trust) -> ssl.SSLContext:
 
 def load_pair(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
     """Loads a certificate and its key. Raises OSError or ValueError when they do not belong
-    together, or when the key has a password: nobody is asked for it."""
+    together; Locked when the key has a password, which nobody is asked for."""
     context.load_cert_chain(certificate, key, password=_refuse_password)
 
 
+class Locked(ValueError):
+    """A key has a password."""
+
+
 def _refuse_password() -> str:
-    raise ValueError("its key has a password")
+    raise Locked("its key has a password")
 
 
 def explain_file(error: Exception) -> str:

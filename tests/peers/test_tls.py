@@ -12,7 +12,7 @@ import pytest
 from authority import Authority
 from peers import drip, flood, hang, verdict
 
-from agent.checks.tls import judge_time
+from agent.checks.validity import judge_time
 from agent.core.model import Finding
 from agent.errors import Unavailable
 from agent.host.certificate import Certificate
