@@ -655,7 +655,8 @@ def _find(known: Mapping[str, T], name: str, what: str) -> T:
 def _page(items: Sequence[T], id_of: Callable[[T], str], limit: int, before: str | None) -> Page[T]:
     newest_first = sorted(items, key=lambda item: int(id_of(item)[1:]), reverse=True)
     if before is not None:
-        if not before[1:].isdigit():
+        digits = before[1:]
+        if not digits.isascii() or not digits.isdigit() or len(digits) > 15:
             raise Invalid(f"cannot go on before {before!r}: that is no id")
         newest_first = [i for i in newest_first if int(id_of(i)[1:]) < int(before[1:])]
     part = newest_first[:limit]
