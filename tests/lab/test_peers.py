@@ -105,7 +105,7 @@ def test_servers_that_serve_greet_and_show_their_certificates(agent: LabAgent) -
         "imaps": ("warning", "expiring"), "pop3-tls": ("critical", "name"),
     }  # fmt: skip
 
-    found = look(agent)
+    found = look(agent, *wanted)
     assert {name: (f["status"], f["cause"]) for name, f in found.items()} == wanted
     assert found["ssh"]["facts"]["Answer"].startswith("SSH-2.0-OpenSSH")
     assert "MariaDB" in found["mysql"]["facts"]["Answer"]
