@@ -169,6 +169,22 @@ class AuditRecord:
     audit: Audit
 
 
+@dataclass(frozen=True, kw_only=True)
+class RouteTest:
+    """What became of a message that was sent to try a route."""
+
+    route: str
+    #: Its services by scheme, host and tag: all else of their URLs may be secret. Empty where they
+    #: cannot be read.
+    services: tuple[str, ...]
+    #: At least one of them took it.
+    ok: bool
+    #: Why none did, or which of them did not.
+    error: str
+    #: Seconds.
+    took: float
+
+
 class AgentFacade(Protocol):
     """What `api/` sees. `Agent` below is it; tests may hand in their own.
 
@@ -240,6 +256,14 @@ class AgentFacade(Protocol):
     async def notices(
         self, *, limit: int = 50, before: str | None = None, state: str | None = None
     ) -> Page[Notice]: ...
+    async def try_routes(self, names: Collection[str] = (), *, by: str) -> tuple[RouteTest, ...]:
+        """Sends one message to each of these routes, or to all, and waits for what becomes of it.
+
+        It is no notice: nothing is tried again. Raises NotFound for a name that is not configured,
+        and Conflict when there is no route, or while a test is under way.
+        """
+        ...
+
     async def reload(self, *, by: str) -> AgentStatus:
         """Reads the configuration again; an unusable one raises Invalid and changes nothing."""
         ...

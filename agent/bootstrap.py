@@ -264,6 +264,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
                 tell=tell,
             ),
             loaded=loaded,
+            try_routes=mail.try_routes,
             find_troubles=lambda: (home.trouble, history.trouble),
             identity=identity,
             read_config=read,

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.agent import RouteTest
 from agent.clock import Clock
-from agent.config import Config
+from agent.config import Config, Route
 from agent.core.model import Changes, Evidence, Notice, Run
 from agent.errors import HostmendError
 from agent.notify import delivery
 from agent.notify.client import deliver
-from agent.notify.message import compose
+from agent.notify.masking import describe_url
+from agent.notify.message import Message, compose, compose_test
+from agent.notify.url_file import read_url_file
 from agent.remedies.client import JobRequest, JobResult, Spare, attach, discard, run_job
 from agent.store.state import Listing, State
 from agent.witness import Witness
@@ -26,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds that one batch of messages may take in all.
 _BATCH_LIMIT = 120.0
+#: The same of a test, for which somebody waits: a service has 20 for each message.
+_TEST_LIMIT = 30.0
 #: Longest that a message waits for evidence, in seconds.
 _PATIENCE = 5.0
 
@@ -127,7 +133,7 @@ class Mail:
                 error = f"route {notice.route} is not configured any more"
                 await on_result(Delivery(notice=notice.id, ok=False, retry=False, error=error))
                 continue
-            batch.append(await self._compose(notice, route.url, route.url_file))
+            batch.append(_address(notice.id, notice.route, route, await self._compose(notice)))
 
         async def hand_on(result: delivery.DeliveryResult) -> None:
             await on_result(
@@ -136,9 +142,30 @@ class Mail:
 
         await deliver(batch, timeout=_BATCH_LIMIT, on_result=hand_on)
 
-    async def _compose(
-        self, notice: Notice, url: str | None, url_file: Path | None
-    ) -> delivery.Delivery:
+    async def try_routes(self, names: Sequence[str], by: str) -> tuple[RouteTest, ...]:
+        """One message to each of these configured routes, and what became of it."""
+        routes = self._config().routes
+        batch = []
+        for name in names:
+            message = compose_test(
+                name, host=self._host, origin=self._origin, by=by, number=uuid.uuid4().hex[:12]
+            )
+            batch.append(_address(name, name, routes[name], message))
+        begun, found = self._clock.now(), dict[str, RouteTest]()
+
+        async def note(result: delivery.DeliveryResult) -> None:
+            found[result.id] = RouteTest(
+                route=result.id,
+                services=await asyncio.to_thread(_describe_services, routes[result.id]),
+                ok=result.ok,
+                error=result.error,
+                took=self._clock.now() - begun,
+            )
+
+        await deliver(batch, timeout=_TEST_LIMIT, on_result=note)
+        return tuple(found[name] for name in names)
+
+    async def _compose(self, notice: Notice) -> Message:
         incident = notice.incident
         before: list[Evidence] = []
         after: list[Evidence] = []
@@ -150,7 +177,7 @@ class Mail:
             listing = Listing(limit=20, where={"incident": incident.id})
             found = await self._read(lambda state: State.list_runs(state, listing))
             runs = tuple(_mask(run, self._config().hidden) for run in found)
-        message = compose(
+        return compose(
             notice,
             host=self._host,
             origin=self._origin,
@@ -160,16 +187,29 @@ class Mail:
             after=after,
             public_url=self._config().public_url,
         )
-        return delivery.Delivery(
-            id=notice.id,
-            route=notice.route,
-            url=url,
-            url_file=str(url_file) if url_file is not None else None,
-            title=message.title,
-            body=message.body,
-            severity=message.severity,
-            message_id=message.message_id,
-        )
+
+
+def _address(key: str, name: str, route: Route, message: Message) -> delivery.Delivery:
+    return delivery.Delivery(
+        id=key,
+        route=name,
+        url=route.url,
+        url_file=str(route.url_file) if route.url_file is not None else None,
+        title=message.title,
+        body=message.body,
+        severity=message.severity,
+        message_id=message.message_id,
+    )
+
+
+def _describe_services(route: Route) -> tuple[str, ...]:
+    """Where a route leads, without its secrets."""
+    try:
+        urls = [route.url] if route.url is not None else read_url_file(str(route.url_file))
+    except HostmendError:
+        # What is wrong with the file stands in the result.
+        return ()
+    return tuple(describe_url(url) for url in urls)
 
 
 def _mask(run: Run, hidden: Collection[tuple[str, str]]) -> Run:

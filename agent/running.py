@@ -28,6 +28,7 @@ from agent.agent import (
     IncidentStory,
     Page,
     RemedyInfo,
+    RouteTest,
 )
 from agent.audit.result import Audit, dump_audit, load_audit
 from agent.checks.push import PushOptions, read_alert, wants
@@ -140,6 +141,7 @@ class RunningAgent:
         version: str,
         host: str,
         config_path: str,
+        try_routes: Callable[[Sequence[str], str], Awaitable[tuple[RouteTest, ...]]],
         find_troubles: Callable[[], tuple[str, ...]] = tuple,
         identity: Identity,
     ) -> None:
@@ -151,6 +153,8 @@ class RunningAgent:
         self._host = host
         self._config_path = config_path
         self._find_troubles = find_troubles
+        self._try_routes = try_routes
+        self._trying = False
         self._identity = identity
         self._started = parts.clock.now()
         self._seen: dict[str, tuple[str, ...]] = {}
@@ -674,6 +678,23 @@ class RunningAgent:
         listing = Listing(limit=limit + 1, before=_check_id(before, "n"), where=where)
         found = await self._parts.engine.read(lambda stored: stored.list_notices(listing))
         return _page(found, limit)
+
+    async def try_routes(self, names: Collection[str] = (), *, by: str) -> tuple[RouteTest, ...]:
+        known = self._loaded.config.routes
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise NotFound(
+                f"cannot test {', '.join(unknown)}: routes are {', '.join(known) or 'none'}"
+            )
+        if not known:
+            raise Conflict("cannot test routes: none is configured, so nobody is told of anything")
+        if self._trying:
+            raise Conflict("cannot test routes: a test is under way; wait for its end")
+        self._trying = True
+        try:
+            return await self._try_routes(tuple(dict.fromkeys(names)) or tuple(known), by)
+        finally:
+            self._trying = False
 
     # Silences
 

@@ -96,6 +96,7 @@ ROUTES = (
     Route("GET",  "/v1/runs/{id}/events", _VIEWER, runs.list_run_events, (404, 422)),
     Route("POST", "/v1/runs/{id}/cancel", _OPERATOR, runs.cancel_run, (404, 409)),
     Route("GET",  "/v1/notices", _VIEWER, notices.list_notices, (422,)),
+    Route("POST", "/v1/notices/test", _OPERATOR, notices.try_routes, (404, 409)),
     Route("GET",  "/v1/silences", _VIEWER, silences.list_silences, (422,)),
     Route("GET",  "/v1/silences/{id}", _VIEWER, silences.show_silence, (404, 422)),
     Route("POST", "/v1/silences", _OPERATOR, silences.add_silence, status=201),

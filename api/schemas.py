@@ -332,6 +332,34 @@ class Notice(Wire):
         )
 
 
+class RouteTest(Wire):
+    """What became of a message that was sent to try a route."""
+
+    route: str
+    services: list[str] = Field(
+        description="By scheme, host and tag: all else of their URLs may be secret"
+    )
+    ok: bool = Field(description="At least one of the services took it")
+    error: str = Field(description="Why none did, or which of them did not")
+    took_seconds: float
+
+    @classmethod
+    def of(cls, test: facade.RouteTest) -> Self:
+        return cls.make(
+            route=test.route,
+            services=list(test.services),
+            ok=test.ok,
+            error=test.error,
+            took_seconds=test.took,
+        )
+
+
+class RouteTests(Wire):
+    """One for each route that was tried."""
+
+    items: list[RouteTest]
+
+
 class Silence(Wire):
     """Mutes notices; with `runs` (a maintenance window) it holds runs too."""
 
@@ -1072,6 +1100,12 @@ class AlertsTaken(Wire):
 
 
 _Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=100)]
+
+
+class RouteTestOrder(Order):
+    """Try routes."""
+
+    routes: _Names = Field(default=[], description="Their names; left out: all of them")
 
 
 class AuditOrder(Order):

@@ -124,6 +124,21 @@ def compose(
     )
 
 
+def compose_test(route: str, *, host: str, origin: str, by: str, number: str) -> Message:
+    """The message that tries a route; `number` makes its id one that no other has."""
+    shown, message_id = fit_line(host, 80), f"{origin}.test-{number}"
+    lead = (
+        f"Nothing is wrong. {fit_line(by, 120)} asked whether route {route} reaches you: it does."
+    )
+    blocks = [wrap(lead), ["-- ", f"hostmend on {shown}, message {message_id}"]]
+    return Message(
+        title=fit_line(f"[test] {shown} — a test of route {route}", TITLE_LENGTH),
+        body="\n\n".join("\n".join(block) for block in blocks) + "\n",
+        message_id=message_id,
+        severity=Status.OK,
+    )
+
+
 #: Details that name a hold.
 _HOLD = frozenset({"hold", "hold_detail"})
 

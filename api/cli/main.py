@@ -73,6 +73,10 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         "One remedy: what it is, and running it by hand.",
         {"show": remedies.show, "run": remedies.run_remedy},
     ),
+    "notify": (
+        "The ways to people.",
+        {"test": notices.try_routes},
+    ),
     "silence": (
         "What is not spoken of for a while; looking and repairing go on.",
         {"add": silences.add, "list": silences.list_silences, "end": silences.end},

@@ -1,4 +1,4 @@
-"""Messages, delivered or still due."""
+"""Messages, delivered or still due, and whether they would be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import Query
 
 from agent.core.model import NoticeState
 from api import schemas
-from api.routes.parts import Agent, Before, Limit
+from api.routes.parts import Agent, Before, By, Limit
 
 
 async def list_notices(
@@ -20,3 +20,12 @@ async def list_notices(
     """Notices, newest first."""
     page = await agent.notices(limit=limit, before=before, state=state)
     return schemas.page_of(page, schemas.Notice.of)
+
+
+async def try_routes(
+    agent: Agent, by: By, order: schemas.RouteTestOrder | None = None
+) -> schemas.RouteTests:
+    """Send one message to each route, wait for it, and tell what became of each."""
+    order = order or schemas.RouteTestOrder()
+    found = await agent.try_routes(order.routes, by=by)
+    return schemas.RouteTests(items=[schemas.RouteTest.of(test) for test in found])

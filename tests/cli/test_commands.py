@@ -328,3 +328,21 @@ async def test_when_a_hold_ends_is_told(agent, hostmend) -> None:
     agent.held["i2"] = Held(hold=Hold.COOLING_DOWN, detail="a pause", until=agent.now() + 90)
     assert "held, cooling down: a pause, changes in 1 min 30 s" in (await hostmend("status")).out
     assert f"until {START}" not in (await hostmend("incident", "show", "i2")).out
+
+
+async def test_a_test_of_the_routes_says_what_became_of_each(agent, hostmend) -> None:
+    result = await hostmend("notify", "test")
+    assert result.code == 1
+    ops, phone = result.out.splitlines()[1:]
+    assert ops.split()[:2] == ["ops", "taken"]
+    assert "mailto://mx.example:25/…" in ops
+    assert phone.split()[:2] == ["phone", "FAILED"]
+    assert phone.endswith("503 busy")
+    assert (await hostmend("notify", "test", "ops")).code == 0
+    shown = await hostmend("notify", "test", "ops", "--json")
+    assert [test["ok"] for test in json.loads(shown.out)["items"]] == [True]
+    missing = await hostmend("notify", "test", "nobody")
+    assert (missing.code, missing.out) == (1, "")
+    assert "nobody" in missing.err
+    agent.route_tests.clear()
+    assert "none is configured" in (await hostmend("notify", "test")).err

@@ -28,6 +28,7 @@ from agent.agent import (
     RemedyInfo,
     Report,
     Role,
+    RouteTest,
     Taken,
     Token,
 )
@@ -188,6 +189,14 @@ class FakeAgent:
         self.paused: Pause | None = None
         #: Why its state may not be this host's.
         self.doubt = ""
+        self.route_tests = {
+            "ops": RouteTest(
+                route="ops", services=("mailto://mx.example:25/…",), ok=True, error="", took=0.2
+            ),
+            "phone": RouteTest(
+                route="phone", services=("ntfys://…",), ok=False, error="503 busy", took=1.5
+            ),
+        }
         self.silence_list: tuple[Silence, ...] = ()
         self.audit_list: tuple[AuditRecord, ...] = ()
         #: Those that the configuration opens.
@@ -465,6 +474,14 @@ class FakeAgent:
     ) -> Page[Notice]:
         chosen = [notice for notice in self.notice_list.values() if state in (None, notice.state)]
         return _page(chosen, lambda notice: notice.id, limit, before)
+
+    async def try_routes(self, names: Collection[str] = (), *, by: str) -> tuple[RouteTest, ...]:
+        for name in names:
+            _find(self.route_tests, name, "route")
+        if not self.route_tests:
+            raise Conflict("cannot test routes: none is configured")
+        self.orders.append((f"test routes {' '.join(names)}".strip(), by))
+        return tuple(self.route_tests[name] for name in names or self.route_tests)
 
     async def reload(self, *, by: str) -> AgentStatus:
         self.orders.append(("reload", by))
