@@ -188,9 +188,8 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         watcher = Watcher(look=look, transition=transition, take=take, clock=clock)
         witness = Witness(gather=gather, history=history, writer=history_writer, clock=clock)
         stack.callback(witness.close)
-        spare = Spare(settings.runtime_dir) if loaded.config.warm else None
-        if spare is not None:
-            stack.push_async_callback(spare.close)
+        spare = Spare(settings.runtime_dir)
+        stack.push_async_callback(spare.close)
         jobs = JobCarrier(
             config=config,
             remedy_dirs=remedy_dirs(settings),
@@ -240,6 +239,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         async def apply(new: Loaded) -> None:
             await engine.reconfigure(new.config.policy)
             await watch(new.config)
+            await spare.keep(new.config.warm)
 
         async def watch(new: Config) -> None:
             for name, trigger in triggers.items():
@@ -285,10 +285,9 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         await _take_up(engine, home, doubt)
         worker.start()
         await engine.take(Reconfigured())
-        if spare is not None:
-            await spare.refill()
+        await spare.keep(loaded.config.warm)
         await watch(loaded.config)
-        if spare is None:
+        if not loaded.config.warm:
             packing = asyncio.ensure_future(pack_modules(settings.runtime_dir))
             stack.push_async_callback(_end, packing)
         checking = asyncio.ensure_future(_check_routes(loaded.config, agent))

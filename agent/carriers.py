@@ -47,7 +47,7 @@ class JobCarrier:
         runtime_dir: Path,
         witness: Witness,
         clock: Clock,
-        spare: Spare | None,
+        spare: Spare,
     ) -> None:
         self._config = config
         self._remedy_dirs = tuple(remedy_dirs)
@@ -80,8 +80,7 @@ class JobCarrier:
         result = await run_job(
             request, on_event=on_event, cancel=cancel, clock=self._clock, spare=self._spare
         )
-        if self._spare is not None:
-            await self._spare.refill()
+        await self._spare.refill()
         return self._end(result)
 
     async def rejoin(

@@ -104,16 +104,31 @@ class Spare:
     def __init__(self, runtime_dir: Path) -> None:
         self._runtime_dir = runtime_dir
         self._job: JobProcess | None = None
+        self._wanted = True
         self._closed = False
+        self._turn = asyncio.Lock()
 
     @property
     def alive(self) -> bool:
         """Whether there is one."""
         return self._job is not None and not self._job.exited.is_set()
 
+    async def keep(self, wanted: bool) -> None:
+        """From now on keep one ready, or none: then the one that waits is ended."""
+        async with self._turn:
+            self._wanted = wanted
+            await (self._fill() if wanted else self._drop())
+
     async def refill(self) -> None:
-        """Start one if there is none. What goes wrong is logged: a run can start its own."""
-        if self._closed or self.alive:
+        """Start one if there is none and one is wanted.
+
+        What goes wrong is logged: a run can start its own.
+        """
+        async with self._turn:
+            await self._fill()
+
+    async def _fill(self) -> None:
+        if self._closed or not self._wanted or self.alive:
             return
         await self._drop()
         try:
@@ -132,7 +147,8 @@ class Spare:
     async def close(self) -> None:
         """End it; nothing is kept ready any more."""
         self._closed = True
-        await self._drop()
+        async with self._turn:
+            await self._drop()
 
     async def _drop(self) -> None:
         job, self._job = self._job, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -134,6 +135,35 @@ async def test_an_unusable_configuration_at_a_reload_leaves_the_old_one_at_work(
         assert agent.status().problems
         await agent.reload(by="tester")
         assert not agent.status().problems
+
+
+def find_spares(place: Place) -> list[int]:
+    """Processes that wait, with Ansible loaded, for a run of the agent of this place."""
+    mine = str(place.settings.runtime_dir).encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            named = (process / "comm").read_text() == "hostmend-play\n"
+            if named and mine in (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+async def test_a_runner_is_kept_ready_from_the_reload_that_says_so_until_the_one_that_does_not(
+    place: Place,
+) -> None:
+    place.configure()
+    async with started(place) as agent:
+        assert find_spares(place) == []
+        place.configure(more="policy: {warm: true}\n")
+        await agent.reload(by="tester")
+        await until(lambda: len(find_spares(place)) == 1)
+        place.break_page()
+        await wait_for_state(agent, State.RESOLVED)
+        await until(lambda: len(find_spares(place)) == 1)
+        place.configure()
+        await agent.reload(by="tester")
+        await until(lambda: find_spares(place) == [])
 
 
 async def test_a_check_that_a_reload_removes_takes_its_incident_with_it(place: Place) -> None:

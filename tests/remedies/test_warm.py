@@ -58,6 +58,20 @@ async def test_a_warm_process_does_what_ansible_playbook_does(bench, warm, tmp_p
     assert (tmp_path / "out").read_text() == text
 
 
+async def test_a_spare_that_is_not_wanted_any_more_is_ended_and_one_that_is_comes_back(
+    bench, warm, until
+):
+    await warm.keep(False)
+    assert not warm.alive
+    await until(lambda: not bench.alive(), "nothing is left of it")
+    await warm.refill()
+    assert bench.alive() == [], "a run that ends must not bring it back"
+    await asyncio.gather(*(warm.keep(True) for _ in range(3)), warm.refill())
+    await until(lambda: find_running(bench, "hostmend-play"), "there is one again")
+    assert len(find_running(bench, "hostmend-play")) == 1
+    await warm.keep(False)
+
+
 async def test_a_warm_preview_shows_the_diff(bench, warm, tmp_path):
     bench.write(f"- ansible.builtin.copy: {{dest: {tmp_path}/out, content: new}}")
     result = await bench.run(bench.request(preview=True), spare=warm)
