@@ -4,6 +4,7 @@ environment. Works with version 1, version 2 and both at once (cgroups(7))."""
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -100,14 +101,24 @@ def freeze(group: Path) -> None:
             (group / "cgroup.freeze").write_text("1")
 
 
-def remove(group: Path) -> None:
-    """Removes it and the groups below it, if nothing is in them any more."""
-    for place, _, _ in os.walk(group, topdown=False):
-        with suppress(OSError):
-            Path(place).rmdir()
+def remove(group: Path, within: float = 2.0) -> None:
+    """Removes it and the groups below it, if nothing is in them any more.
+
+    The kernel holds a group for a moment after the end of its last process: it is tried again for
+    so many seconds. Blocks meanwhile.
+    """
+    until = time.monotonic() + within
+    while group.exists():
+        for place, _, _ in os.walk(group, topdown=False):
+            with suppress(OSError):
+                Path(place).rmdir()
+        if list_members(group) or time.monotonic() > until:
+            return
+        if group.exists():
+            time.sleep(0.02)
 
 
 def remove_empty(place: Path) -> None:
     """Removes what is left below a cgroup of groups that were made here."""
     for group in place.glob(f"{PREFIX}*"):
-        remove(group)
+        remove(group, within=0.0)

@@ -402,7 +402,7 @@ async def _finish(job: JobProcess, tale: _Tale, grace: Seconds) -> None:
         if job.group and tale.ended is not None:
             if list_members(job.group):
                 await asyncio.to_thread(end_tree, [], group=job.group)
-            remove(job.group)
+            await asyncio.to_thread(remove, job.group)
     job.close()
 
 
