@@ -137,10 +137,7 @@ def _of_open(incident: Incident, held: Held | None, policy: Policy, now: Instant
             )
     elif opens:
         named = () if held is None or not incident.critical else (_named_key(held),)
-        # Nothing is done about what is less than critical: whoever is called when hostmend can do
-        # no more must hear of it.
-        instead = () if incident.critical else ((Reason.ESCALATED, incident),)
-        yield Say(reason=Reason.OPENED, keys=(*told, *named), details=hold, instead=instead)
+        yield Say(reason=Reason.OPENED, keys=(*told, *named), details=hold)
     elif held is not None and incident.held_since is not None:
         key = f"held:{held.hold.value}"
         if now >= incident.held_since + policy.held_after and key not in incident.said:

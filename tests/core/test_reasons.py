@@ -49,21 +49,6 @@ def test_a_warning_is_told_after_the_group_wait_and_not_acted_on() -> None:
     assert notice.details["hold_detail"] == "warning is not acted on, only confirmed critical"
 
 
-def test_a_warning_reaches_who_is_called_when_hostmend_can_do_no_more() -> None:
-    called = RoutePolicy(name="called", reasons=(Reason.ESCALATED, Reason.ENDED))
-    deaf = RoutePolicy(name="deaf", reasons=(Reason.HEALED, Reason.APPROVAL))
-    scene = Scene(routes=(called, deaf))
-    scene.warns()
-    scene.wait(15)
-    assert [(n.route, n.reason) for n in scene.notices] == [("called", Reason.OPENED)]
-    scene.keeps_passing(70)
-    assert [(n.route, n.reason) for n in scene.notices][1:] == [("called", Reason.ENDED)]
-    # A critical problem is hostmend's own work first.
-    scene.fails()
-    scene.wait(15)
-    assert len(scene.notices) == 2
-
-
 def test_a_run_that_takes_longer_than_the_group_wait_is_told_of() -> None:
     scene = Scene()
     scene.fails()
