@@ -160,7 +160,10 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             return await check.type.look(check.options, seen)
 
         async def gather(name: str, finding: Finding) -> tuple[Evidence, ...]:
-            check = config().checks[name]
+            check = config().checks.get(name)
+            if check is None:
+                # A reload took it away meanwhile.
+                return ()
             memory = memories.open(name)
             return await check.type.gather(check.options, finding, machine.remember(memory))
 
@@ -238,13 +241,23 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
 
         async def apply(new: Loaded) -> None:
             await engine.reconfigure(new.config.policy)
+            # Before anything looks: a look asks for its check's options.
+            agent.adopt(new)
             await watch(new.config)
             await spare.keep(new.config.warm)
+            await check_routes()
 
         async def watch(new: Config) -> None:
             for name, trigger in triggers.items():
                 await trigger.watch(_watched(new, name))
             watcher.watch(new.policy.checks)
+
+        checking: list[asyncio.Future[None]] = []
+
+        async def check_routes() -> None:
+            while checking:
+                await _end(checking.pop())
+            checking.append(asyncio.ensure_future(_check_routes(config(), agent)))
 
         async def read() -> Loaded:
             return await asyncio.to_thread(read_config, settings, clock)
@@ -290,13 +303,14 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         if not loaded.config.warm:
             packing = asyncio.ensure_future(pack_modules(settings.runtime_dir))
             stack.push_async_callback(_end, packing)
-        checking = asyncio.ensure_future(_check_routes(loaded.config, agent))
+        await check_routes()
         tending = asyncio.ensure_future(_tend(engine, home, history, history_writer))
         try:
             yield agent
         finally:
             tending.cancel()
-            await _end(checking)
+            while checking:
+                await _end(checking.pop())
             await agent.drain()
 
 
@@ -481,7 +495,10 @@ async def _check_routes(config: Config, agent: RunningAgent) -> None:
         for name, route in config.routes.items()
     }
     try:
-        for name, error in (await validate_routes(routes)).items():
+        found = await validate_routes(routes)
+        for key in [key for key in agent.problems if key.startswith("route ")]:
+            del agent.problems[key]
+        for name, error in found.items():
             agent.problems[f"route {name}"] = f"route {name} cannot deliver: {error}"
             _log.error("route %s cannot deliver: %s", name, error)
     except HostmendError as error:

@@ -102,13 +102,17 @@ class Engine:
         return decision
 
     async def reconfigure(self, policy: Policy) -> Decision:
-        """Takes a new policy into force from the next event on."""
+        """Takes a new policy into force. Where the state cannot be written, the old one stays."""
+        loop, old = asyncio.get_running_loop(), self._policy
+        await loop.run_in_executor(self._writer, self._set_policy, policy)
+        try:
+            return await self.take(Reconfigured())
+        except StoreError:
+            await loop.run_in_executor(self._writer, self._set_policy, old)
+            raise
 
-        def swap() -> None:
-            self._policy = policy
-
-        await asyncio.get_running_loop().run_in_executor(self._writer, swap)
-        return await self.take(Reconfigured())
+    def _set_policy(self, policy: Policy) -> None:
+        self._policy = policy
 
     async def read(self, query: Callable[[State], T]) -> T:
         """Runs a query on the state, in turn with the decisions."""
@@ -185,7 +189,9 @@ class Engine:
     async def _take_tick(self) -> None:
         try:
             await self.take(Tick())
-        except HostmendError as error:
-            _log.error("%s; trying again in %s s", error, _TRY_AGAIN)
+        except Exception as error:
+            # Time must go on whatever it was: what is due is said by nobody else.
+            known = isinstance(error, HostmendError)
+            _log.error("%s; trying again in %s s", error, _TRY_AGAIN, exc_info=not known)
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(_TRY_AGAIN, self._tick)

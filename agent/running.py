@@ -161,6 +161,7 @@ class RunningAgent:
         self._numbers: dict[str, int] = {}
         self._due = 0
         self._drained = False
+        self._reloading = asyncio.Lock()
         #: What is wrong with the agent itself, by where it comes from.
         self.problems: dict[str, str] = {}
         self._note_problems()
@@ -851,18 +852,22 @@ class RunningAgent:
             await self._parts.worker.drain()
 
     async def reload(self, *, by: str) -> AgentStatus:
-        try:
-            loaded = await self._read_config()
-        except (ConfigError, RemedyError) as error:
-            self.problems["configuration"] = f"the configuration was not reloaded: {error}"
-            _log.error("%s asked for a reload: %s", by, error)
-            raise Invalid(str(error)) from error
-        await self._apply_config(loaded)
+        async with self._reloading:
+            try:
+                loaded = await self._read_config()
+            except (ConfigError, RemedyError) as error:
+                self.problems["configuration"] = f"the configuration was not reloaded: {error}"
+                _log.error("%s asked for a reload: %s", by, error)
+                raise Invalid(str(error)) from error
+            await self._apply_config(loaded)
+        self._tell(f"{by} reloaded the configuration")
+        return self.status()
+
+    def adopt(self, loaded: Loaded) -> None:
+        """From now on this configuration is the one in effect."""
         self._loaded = loaded
         self.problems.pop("configuration", None)
         self._note_problems()
-        self._tell(f"{by} reloaded the configuration")
-        return self.status()
 
     def _note_problems(self) -> None:
         for key in [key for key in self.problems if key.startswith("remedy ")]:

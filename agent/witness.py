@@ -76,6 +76,9 @@ class Witness:
             items.append(Evidence(title="Incomplete", text=f"it took longer than {LIMIT:g} s"))
         except (HostmendError, OSError) as error:
             items.append(Evidence(title="Incomplete", text=str(error)))
+        except Exception as error:
+            _log.exception("evidence of %s could not be gathered", incident.id)
+            items.append(Evidence(title="Incomplete", text=f"{type(error).__name__}: {error}"))
         taken = self._clock.now()
         loop = asyncio.get_running_loop()
         try:

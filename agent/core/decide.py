@@ -69,6 +69,7 @@ from agent.core.reasons import (
     answer_due,
     find_reasons,
     mark_said,
+    mild_due,
     opened_due,
     owes_words,
     reminder_due,
@@ -267,6 +268,7 @@ def _open_pending(desk: _Desk, finding: Finding, event: Looked, check: CheckPoli
         seen=event.began,
         look_ended=event.ended,
         why=finding.summary or finding.cause,
+        labels=check.labels,
         relapses=sum(
             (each.check, each.subject) == (check.name, finding.subject)
             for each in desk.host.recoveries
@@ -768,6 +770,8 @@ def _deadlines(desk: _Desk, incident: Incident, check: CheckPolicy) -> list[Inst
         due.append(verify_deadline(incident, run, check, policy))
     if run is not None and run.alive and run.started is not None:
         due.append(run.started + run.timeout)
+    if incident.state is State.OPEN and not incident.critical:
+        due.append(mild_due(incident, policy))
     if incident.held_since is not None:
         due.append(incident.held_since + policy.held_after)
         due += [answer] if (answer := answer_due(incident, policy)) is not None else []

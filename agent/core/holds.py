@@ -177,7 +177,7 @@ def silence_of(
 ) -> Silence | None:
     """The silence that covers an incident now; with `runs`, one that holds runs."""
     check = policy.checks.get(incident.check)
-    labels = check.labels if check else {}
+    labels = check.labels if check else incident.labels
     covering = [
         silence
         for silence in (*host.silences, *find_windows(host, policy, now))

@@ -342,6 +342,8 @@ class Incident:
     acknowledged: str = ""
     #: Steps recorded as "would have run" in shadow.
     shadowed: tuple[str, ...] = ()
+    #: Its check's, as they were when it began: for when that is not configured any more.
+    labels: Mapping[str, str] = field(default_factory=dict)
     #: What was said, as `reason` or `reason:particular`.
     said: tuple[str, ...] = ()
     #: When something was last said.

@@ -41,6 +41,8 @@ class Say:
     instead: tuple[tuple[Reason, Incident], ...] = ()
     #: Messages that have said the same: who takes one of them does not take it.
     known_by: tuple[Reason, ...] = ()
+    #: Messages that it is the end of: who takes none of them does not take it. Empty: of nothing.
+    after: tuple[Reason, ...] = ()
 
 
 def find_reasons(
@@ -64,7 +66,10 @@ def _of_end(incident: Incident, host: Host, policy: Policy, now: Instant) -> Ite
     if by_run and "healed" not in incident.said:
         yield Say(reason=Reason.HEALED, keys=("healed",))
     if not by_run and incident.said and "ended" not in incident.said:
-        yield Say(reason=Reason.ENDED, keys=("ended",), details={"why": incident.why})
+        details = {"why": incident.why}
+        yield Say(
+            reason=Reason.ENDED, keys=("ended",), details=details, after=_reasons_said(incident)
+        )
     count = find_recurring(incident, host, policy, now)
     if count is not None and "recurring" not in incident.said:
         yield Say(
@@ -143,6 +148,33 @@ def _of_open(incident: Incident, held: Held | None, policy: Policy, now: Instant
         if now >= incident.held_since + policy.held_after and key not in incident.said:
             known = (Reason.OPENED,) if _named_key(held) in incident.said else ()
             yield Say(reason=Reason.HELD, keys=(key,), details=hold, known_by=known)
+    elif held is not None and not incident.critical:
+        # Nobody mends it: who hears of failures knows by now, and others must hear of it once.
+        heard = {Reason.HELD, Reason.ESCALATED, Reason.STORM}.intersection(_reasons_said(incident))
+        if now >= mild_due(incident, policy) and not heard:
+            key, known = f"held:{held.hold.value}", (Reason.OPENED,)
+            yield Say(reason=Reason.HELD, keys=(key,), details=hold, known_by=known)
+
+
+def mild_due(incident: Incident, policy: Policy) -> Instant:
+    """When a problem that is not acted on is told to those who do not hear of every failure."""
+    return (incident.opened or incident.began) + policy.held_after
+
+
+#: What a key of `Incident.said` says was sent; a question stands for a hold.
+_SENT: Mapping[str, tuple[Reason, ...]] = {
+    "opened": (Reason.OPENED,),
+    "held": (Reason.HELD,),
+    "approval": (Reason.APPROVAL, Reason.HELD),
+    "escalated": (Reason.ESCALATED,),
+    "storm": (Reason.STORM,),
+}
+
+
+def _reasons_said(incident: Incident) -> tuple[Reason, ...]:
+    """The messages that have been sent of it, or that others stood for."""
+    keys = (key.partition(":")[0] for key in incident.said)
+    return tuple(dict.fromkeys(reason for key in keys for reason in _SENT.get(key, ())))
 
 
 def _named_key(held: Held) -> str:
@@ -210,11 +242,14 @@ def answer_due(incident: Incident, policy: Policy) -> Instant | None:
 
 def owes_words(incident: Incident, host: Host, policy: Policy, now: Instant) -> bool:
     """Whether an ended incident must be kept because something keeps its end unsaid for now."""
+    if _is_covered(incident, host):
+        # The end of the storm tells of all of it.
+        return True
     if {"healed", "ended"} & set(incident.said):
         return False
     if _is_muted(incident, host, policy, now):
         return bool(incident.said)
-    return _is_covered(incident, host)
+    return False
 
 
 def wants(route: RoutePolicy, reason: Reason, incident: Incident | None, policy: Policy) -> bool:
@@ -224,7 +259,7 @@ def wants(route: RoutePolicy, reason: Reason, incident: Incident | None, policy:
     if incident is None:
         return True
     check = policy.checks.get(incident.check)
-    labels = check.labels if check else {}
+    labels = check.labels if check else incident.labels
     return _worst(incident) >= _SEVERITY[route.severity] and all(
         labels.get(name) == value for name, value in route.labels.items()
     )
@@ -246,6 +281,8 @@ def _worst(incident: Incident) -> int:
 
 def _takes(route: RoutePolicy, say: Say, incident: Incident | None, policy: Policy) -> bool:
     if any(wants(route, reason, incident, policy) for reason in say.known_by):
+        return False
+    if say.after and not any(wants(route, reason, incident, policy) for reason in say.after):
         return False
     asked = ((say.reason, incident), *say.instead)
     return any(wants(route, reason, other, policy) for reason, other in asked)

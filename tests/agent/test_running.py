@@ -20,6 +20,8 @@ from agent.config.defaults import DEFAULTS
 from agent.core.model import State
 from agent.errors import ConfigError, Invalid, NotFound, StoreError
 from agent.host.page import PageServer
+from agent.remedies.client import Spare
+from agent.running import RunningAgent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,3 +293,37 @@ async def test_a_run_that_changes_data_outlives_its_agent_and_is_found_again(pla
                 if event.kind == "run" and event.data["state"] == "ended":
                     break
         assert (await agent.run(run.id)).outcome == "ok"
+
+
+async def test_a_check_that_a_reload_adds_is_looked_at_with_its_own_options(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the rest of the reload takes."""
+    place.configure()
+    async with started(place) as agent:
+
+        async def keep_slowly(_spare: Spare, _wanted: bool) -> None:
+            await until(lambda: agent._parts.watcher.last("second") is not None)
+
+        monkeypatch.setattr(Spare, "keep", keep_slowly)
+        text = place.settings.config.read_text()
+        second = f"checks:\n  second: {{type: demo, page: {place.page}, port: {place.port}}}\n"
+        place.settings.config.write_text(text.replace("checks:\n", second))
+        await agent.reload(by="tester")
+        assert agent.check("second").broken == ""
+        assert agent.check("second").status == "ok"
+
+
+async def test_routes_are_checked_again_at_a_reload(place: Place) -> None:
+    place.configure()
+    good = place.settings.config.read_text()
+    bad = good.replace("json://127", "nosuchservice://127")
+    async with started(place) as agent:
+        for text, broken in ((bad, True), (good, False), (bad, True)):
+            place.settings.config.write_text(text)
+            await agent.reload(by="tester")
+            await until(lambda broken=broken: is_told(agent, "route box") is broken)
+
+
+def is_told(agent: RunningAgent, word: str) -> bool:
+    return any(word in problem for problem in agent.status().problems)

@@ -443,6 +443,86 @@ def test_what_was_never_told_and_ends_in_silence_stays_untold() -> None:
     assert scene.said() == []
 
 
+# Each route by itself: who is told of an end was told of a beginning
+
+
+QUIET = RoutePolicy(name="quiet", reasons=tuple(r for r in Reason if r is not Reason.OPENED))
+
+
+def told_on(scene: Scene, route: RoutePolicy) -> list[str]:
+    return [str(notice.reason) for notice in scene.notices if notice.route == route.name]
+
+
+def test_a_warning_that_lasts_is_told_to_those_who_do_not_hear_of_every_failure() -> None:
+    scene = Scene(bare("web"), routes=(EVERY_REASON, QUIET))
+    scene.warns()
+    scene.wait(179)
+    assert told_on(scene, QUIET) == []
+    scene.wait(1)
+    assert told_on(scene, QUIET) == ["held"]
+    scene.wait(24 * 3600)
+    scene.keeps_passing(100)
+    assert told_on(scene, QUIET) == ["held", "ended"]
+    assert told_on(scene, EVERY_REASON) == ["opened", "ended"]
+
+
+def test_who_was_not_told_of_a_failure_is_not_told_of_its_end() -> None:
+    scene = Scene(bare("web"), routes=(EVERY_REASON, QUIET))
+    scene.warns()
+    scene.wait(60)
+    scene.keeps_passing(100)
+    assert told_on(scene, QUIET) == []
+    assert told_on(scene, EVERY_REASON) == ["opened", "ended"]
+
+
+def test_what_cannot_be_judged_is_told_to_everybody_in_the_end() -> None:
+    scene = Scene(bare("web"), routes=(QUIET,))
+    scene.is_unclear()
+    scene.wait(600)
+    assert scene.state() is State.OPEN
+    scene.wait(180)
+    assert told_on(scene, QUIET) == ["held"]
+
+
+def test_who_was_told_of_something_worse_is_not_told_of_a_warning() -> None:
+    scene = Scene(check("web", mode=Mode.SHADOW), routes=(QUIET,))
+    scene.fails()
+    scene.wait(200)
+    assert told_on(scene, QUIET) == ["held"]
+    scene.warns()
+    scene.wait(3600)
+    assert told_on(scene, QUIET) == ["held"]
+
+
+def test_a_question_is_a_beginning_for_those_who_hear_of_holds() -> None:
+    holds = RoutePolicy(name="holds", reasons=(Reason.HELD, Reason.ENDED))
+    scene = Scene(check("web", step(risk=Risk.HIGH)), routes=(holds,))
+    scene.fails()
+    scene.wait(60)
+    scene.keeps_passing(100)
+    assert told_on(scene, holds) == ["approval", "ended"]
+
+
+def test_the_end_of_a_check_that_is_removed_reaches_those_who_were_told() -> None:
+    mine = replace(EVERY_REASON, labels={"team": "shop"})
+    scene = Scene(bare("web", labels={"team": "shop"}), bare("db"), routes=(mine,))
+    scene.fails()
+    scene.wait(10)
+    scene.reconfigure(bare("db"))
+    assert scene.said() == ["escalated", "ended"]
+
+
+def test_a_silence_by_labels_covers_a_check_that_is_removed() -> None:
+    scene = Scene(bare("web", labels={"team": "shop"}), bare("db"))
+    scene.fails()
+    scene.wait(10)
+    mute(scene, 600, labels={"team": "shop"})
+    scene.reconfigure(bare("db"))
+    assert scene.said() == ["escalated"]
+    scene.wait(600)
+    assert scene.said() == ["escalated", "ended"]
+
+
 # Routes
 
 

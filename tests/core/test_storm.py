@@ -231,6 +231,8 @@ def test_what_was_mended_before_its_message_is_told_in_it() -> None:
     mend_all(scene)
     scene.wait(60)
     assert [n.details["storm"] for n in storms(scene)] == ["began", "ended"]
+    last = storms(scene)[-1].details
+    assert (last["incidents_count"], last["ended_count"]) == ("5", "5"), "all of it, also c0"
 
 
 def test_a_storm_lasts_while_a_repair_of_it_is_not_proved() -> None:
