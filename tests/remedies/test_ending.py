@@ -148,28 +148,35 @@ def kill_at_once(*victims: int) -> None:
         os.kill(victim, signal.SIGKILL)
 
 
-def list_groups() -> set[Path]:
-    return set(find_place().glob(f"{PREFIX}*"))
+def own_groups(bench) -> set[Path]:
+    """Those of this test's runs: other workers have theirs beside them."""
+    tokens = {scratch.name for scratch in (bench.runtime / "scratch").iterdir()}
+    found = find_place().glob(f"{PREFIX}*")
+    return {group for group in found if group.name.removeprefix(PREFIX) in tokens}
+
+
+def still_there(groups: set[Path]) -> set[Path]:
+    return {group for group in groups if group.exists()}
 
 
 # A control group takes root.
 @pytest.mark.lab
 async def test_what_hides_is_ended_though_runner_and_supervisor_died_at_once(bench, hidden, until):
     tasks, find = hidden
-    before = list_groups()
     bench.write(tasks)
     running = asyncio.ensure_future(bench.run(bench.request()))
     await until(
         lambda: find() and bench.tasks, "the hidden process runs, and nobody of its parents"
     )
-    assert list_groups() - before
+    groups = own_groups(bench)
+    assert len(groups) == 1
     started = bench.of("started")[0]
     kill_at_once(started["pid"], started["runner"])
     result = await running
     assert result.outcome is Outcome.LOST
     assert find() == []
     assert list_zombies() == []
-    assert list_groups() <= before
+    assert still_there(groups) == set()
 
 
 @pytest.mark.lab
@@ -178,7 +185,6 @@ async def test_what_hides_is_ended_by_the_next_agent_though_all_died_at_once(
     bench, hidden, until, changes
 ):
     tasks, find = hidden
-    before = list_groups()
     bench.write(tasks, changes=changes)
     request = bench.request()
     agent = start_agent(request)
@@ -186,6 +192,8 @@ async def test_what_hides_is_ended_by_the_next_agent_though_all_died_at_once(
         started = json.loads(agent.stdout.readline())
         await until(find, "the hidden process runs")
         await until(lambda: find_waiting(bench), "the playbook goes on")
+        groups = own_groups(bench)
+        assert len(groups) == 1
         kill_at_once(agent.pid, started["pid"], started["runner"])
     finally:
         agent.kill()
@@ -197,18 +205,21 @@ async def test_what_hides_is_ended_by_the_next_agent_though_all_died_at_once(
     )  # fmt: skip
     assert result.outcome is Outcome.LOST
     assert find() == []
-    await until(lambda: list_groups() <= before, "no group is left")
+    await until(lambda: still_there(groups) == set(), "no group is left")
 
 
 @pytest.mark.lab
 async def test_what_hides_is_ended_with_its_run(bench, hidden, until):
     tasks, find = hidden
-    before = list_groups()
-    bench.write(tasks.replace("timeout: 50", "timeout: 1"))
-    result = await bench.run(bench.request())
+    bench.write(tasks.replace("timeout: 50", "timeout: 5"))
+    running = asyncio.ensure_future(bench.run(bench.request()))
+    await until(find, "the hidden process runs")
+    groups = own_groups(bench)
+    assert len(groups) == 1
+    result = await running
     assert result.outcome is Outcome.OK
     assert find() == []
-    assert list_groups() <= before
+    assert still_there(groups) == set()
 
 
 async def test_a_run_needs_no_control_group(bench, stubborn, monkeypatch):
