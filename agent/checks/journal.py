@@ -321,12 +321,15 @@ async def gather(
     }:
         rows = [fit_line(str(why)) for why in corrupt.values()]
         items.append(Evidence(title="Verified by journalctl", text="\n".join(rows)))
-    try:
-        log = await read_log(_JOURNALD, "")
-    except Unavailable as error:
-        log = str(error)
-    title = f"Log of the last start of {_JOURNALD}"
-    return (*items, Evidence(title=title, text=log.strip() or "(no lines)"))
+    if machine.systemd is not None:
+        try:
+            state = await machine.systemd.unit(_JOURNALD)
+            log = await read_log(state.id, state.invocation_id)
+        except Unavailable as error:
+            log = str(error)
+        title = f"Log of the last start of {_JOURNALD}"
+        items.append(Evidence(title=title, text=log.strip() or "(no lines)"))
+    return tuple(items)
 
 
 async def _show_last(options: JournalOptions) -> Evidence:

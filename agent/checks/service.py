@@ -22,7 +22,7 @@ from agent.checks.unit_wear import Limits, see_wear
 from agent.checks.values import Duration
 from agent.core.model import Evidence, Finding, Status
 from agent.errors import Unavailable
-from agent.host.exhaustion import find_shortage
+from agent.host.exhaustion import find_shortage, last_words
 from agent.host.intention import find_stop
 from agent.host.journal import read_log
 from agent.host.machine import Machine
@@ -117,6 +117,8 @@ async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]
 
     async def explain(finding: Finding, state: UnitState) -> Finding:
         shortage = await find_shortage(machine, state)
+        if words := last_words(machine, state):
+            finding = replace(finding, facts={**finding.facts, "Last words": words})
         return finding if shortage is None else blame(finding, shortage)
 
     try:

@@ -11,7 +11,7 @@ from agent.errors import Unavailable
 from agent.host.journal import read_log
 from agent.host.machine import Machine
 from agent.host.mounts import Mount, find_mount, pick_filesystems, read_mounts
-from agent.host.shortage import Shortage, find_messages, find_paths
+from agent.host.shortage import Shortage, find_last_words, find_messages, find_paths
 from agent.host.units import UnitState
 
 #: Lines that long before the end belong to something else.
@@ -29,7 +29,7 @@ async def find_shortage(machine: Machine, state: UnitState) -> Shortage | None:
     """Why a failed unit had no room; None where its log does not say so, or cannot be read."""
     if state.exec_main_code in (2, 3) and state.exec_main_status in _KILLED:
         return None
-    key = (state.invocation_id, state.since)
+    key = _key(state)
     known = machine.shortages.get(state.id)
     if known is not None and known[0] == key:
         return known[1]
@@ -49,6 +49,17 @@ async def find_shortage(machine: Machine, state: UnitState) -> Shortage | None:
     return found
 
 
+def last_words(machine: Machine, state: UnitState) -> str:
+    """What a failed unit said last, where its log was read to find a shortage; empty: nothing."""
+    key, words = machine.last_words.get(state.id, (None, ""))
+    return words if key == _key(state) else ""
+
+
+def _key(state: UnitState) -> object:
+    """One end of a unit."""
+    return (state.invocation_id, state.since)
+
+
 def _is_fresh(machine: Machine, state: UnitState) -> bool:
     """Whether the journal may still be behind."""
     return state.since is not None and machine.clock.now() < state.since + _BEHIND
@@ -59,7 +70,9 @@ async def _find(machine: Machine, state: UnitState, mounts: tuple[Mount, ...]) -
     if state.since is not None:
         # The journal goes by the wall clock, which may have been set since boot.
         since = time.time() - (machine.clock.now() - state.since) - _BEFORE
-    messages = find_messages(await read_log(state.id, state.invocation_id, since=since))
+    log = await read_log(state.id, state.invocation_id, since=since)
+    machine.last_words[state.id] = (_key(state), find_last_words(log))
+    messages = find_messages(log)
     if not messages:
         return None
     points: dict[str, None] = {}

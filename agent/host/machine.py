@@ -77,6 +77,8 @@ class Machine:
     repaired: Callable[[str], Instant | None] = _no_repair
     #: What was found out of units that failed, by unit: which end of it, and whether it had room.
     shortages: dict[str, tuple[object, Shortage | None]] = field(default_factory=dict)
+    #: The last line of units that failed, by unit, with which end of it that is of.
+    last_words: dict[str, tuple[object, str]] = field(default_factory=dict)
     #: Filesystems: how they are asked, and what is remembered of them.
     space: Space = field(default_factory=Space)
     #: Processes, and who is told of their ends.

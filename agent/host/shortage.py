@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from agent.host.text import fit_line
+
 #: What programs say of ENOSPC (28) and EDQUOT (122): strerror(3), Python, MariaDB.
 _NO_ROOM = re.compile(
     r"No space left on device|Disk quota exceeded|\bENOSPC\b|\bEDQUOT\b"
@@ -28,6 +30,14 @@ class Shortage:
     line: str
     #: Mount points; none where nothing tells.
     points: tuple[str, ...]
+
+
+def find_last_words(log: str) -> str:
+    """The last line of a log (short-iso) that is not systemd's, fit to be shown; empty: none."""
+    for line in reversed(log.splitlines()):
+        if (found := _WRITER.match(line)) and " systemd[1]:" not in found[0]:
+            return fit_line(line[found.end() :])
+    return ""
 
 
 def find_messages(log: str) -> list[str]:

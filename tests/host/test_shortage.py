@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.host.shortage import find_messages, find_paths
+from agent.host.shortage import find_last_words, find_messages, find_paths
 
 PREFIX = "2026-11-23T04:00:00+00:00 app[12]: "
 
@@ -46,3 +46,14 @@ def test_a_message_that_says_so_and_the_path_that_it_names(message: str, path: s
 )
 def test_a_message_that_says_something_else(message: str) -> None:
     assert find_messages(PREFIX + message) == []
+
+
+def test_the_last_words_are_the_units_own() -> None:
+    log = (
+        "2026-01-31T10:00:00+0000 systemd[1]: Starting logrotate.service...\n"
+        "2026-01-31T10:00:01+0000 logrotate[12]: error: bad top line, password=secret\n"
+        "    and more of it\n"
+        "2026-01-31T10:00:01+0000 systemd[1]: logrotate.service: Failed: exit-code\n"
+    )
+    assert find_last_words(log) == "error: bad top line, password=***"
+    assert find_last_words("") == ""
