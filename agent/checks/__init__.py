@@ -8,6 +8,7 @@ from agent.checks.clock import CLOCK
 from agent.checks.cpu import CPU
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
+from agent.checks.dns import DNS
 from agent.checks.file import FILE
 from agent.checks.http import HTTP
 from agent.checks.log import LOG
@@ -29,6 +30,7 @@ CHECKS: dict[str, CheckType] = {
     "cpu": CPU,
     "demo": DEMO,
     "disk": DISK,
+    "dns": DNS,
     "file": FILE,
     "http": HTTP,
     "log": LOG,
