@@ -13,6 +13,7 @@ from agent.checks.file import FILE
 from agent.checks.http import HTTP
 from agent.checks.log import LOG
 from agent.checks.memory import MEMORY
+from agent.checks.ping import PING
 from agent.checks.plugin import PLUGIN
 from agent.checks.process import PROCESS
 from agent.checks.push import PUSH
@@ -35,6 +36,7 @@ CHECKS: dict[str, CheckType] = {
     "http": HTTP,
     "log": LOG,
     "memory": MEMORY,
+    "ping": PING,
     "plugin": PLUGIN,
     "process": PROCESS,
     "push": PUSH,
