@@ -8,12 +8,14 @@ from agent.checks.clock import CLOCK
 from agent.checks.cpu import CPU
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
+from agent.checks.dns import DNS
 from agent.checks.file import FILE
 from agent.checks.http import HTTP
 from agent.checks.journal import JOURNAL
 from agent.checks.log import LOG
 from agent.checks.mariadb import MARIADB
 from agent.checks.memory import MEMORY
+from agent.checks.ping import PING
 from agent.checks.plugin import PLUGIN
 from agent.checks.process import PROCESS
 from agent.checks.push import PUSH
@@ -31,12 +33,14 @@ CHECKS: dict[str, CheckType] = {
     "cpu": CPU,
     "demo": DEMO,
     "disk": DISK,
+    "dns": DNS,
     "file": FILE,
     "http": HTTP,
     "journal": JOURNAL,
     "log": LOG,
     "mariadb": MARIADB,
     "memory": MEMORY,
+    "ping": PING,
     "plugin": PLUGIN,
     "process": PROCESS,
     "push": PUSH,

@@ -14,19 +14,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from agent.checks.check import CheckOptions, CheckType, Proposal
-from agent.checks.peers import REFERENCE, SHARE, Address, Reference, WebUrl, find_blame
-from agent.checks.values import check_cause
+from agent.checks.logins import LoginOptions, read_login
+from agent.checks.peers import (
+    REFERENCE,
+    SHARE,
+    Address,
+    Reference,
+    WebUrl,
+    find_blame,
+)
+from agent.checks.values import AbsolutePath, check_cause
 from agent.core.model import Evidence, Finding, Status
 from agent.core.units import format_duration
 from agent.errors import Unavailable
 from agent.host.certificate import Certificate, describe_certificate
 from agent.host.conditions import Condition, Kind, Verdict, parse_condition
-from agent.host.connection import Failure, Trouble
+from agent.host.connection import Failure, Family, Trouble
+from agent.host.cookies import Jar
 from agent.host.http import BODY_LIMIT, Request, Response
 from agent.host.listeners import find_listeners
+from agent.host.login import log_in
 from agent.host.machine import Machine
 from agent.host.space import Hung
 from agent.host.tls import Trust
@@ -53,6 +68,7 @@ CAUSES = {
     "redirects": "Redirects lead nowhere, or on and on.",
     "elsewhere": "It redirects to another site, which is not asked.",
     "unclear": "A condition cannot be judged: what it compares is not in the answer.",
+    "login": "The log-in before it did not work.",
     "offline": "This host itself is not connected; nothing is known of the other one.",
 }
 
@@ -64,6 +80,7 @@ MEASUREMENTS = {
     "tls_seconds": "For the handshake of TLS.",
     "first_byte_seconds": "From the request to the first byte of the answer.",
     "body_bytes": "The length of the body.",
+    "login_seconds": "For the log-in before it.",
     "certificate_expires_seconds": "Time until the server's certificate ends.",
 }
 
@@ -135,6 +152,12 @@ class HttpOptions(CheckOptions):
         description="The address, and the port if it is another one, to connect to instead of "
         "the name's own: `127.0.0.1:443`. The Host header and TLS keep the name.",
     )
+    family: Family | None = Field(
+        default=None, description="Only addresses of this family: `ipv4` or `ipv6`."
+    )
+    login: LoginOptions | None = Field(
+        default=None, description="A log-in before the request, whose cookies go with it."
+    )
     redirects: Annotated[str, AfterValidator(_check_redirects)] = Field(
         default="stay",
         description="`stay` follows redirects within the site, `follow` to everywhere, both at "
@@ -147,6 +170,12 @@ class HttpOptions(CheckOptions):
         default=None,
         description="Certificates of the authorities to trust, PEM; left out: the system's.",
     )
+    client_cert: AbsolutePath | None = Field(
+        default=None, description="Our own certificate for servers that ask for one, PEM."
+    )
+    client_key: AbsolutePath | None = Field(
+        default=None, description="Its key, PEM; left out: it is in the same file."
+    )
     body_limit: int = Field(
         default=BODY_LIMIT, ge=1024, le=64 * 1024 * 1024, description="Bytes read of a body."
     )
@@ -158,6 +187,12 @@ class HttpOptions(CheckOptions):
     warning: _Conditions = Field(
         default_factory=dict, description="Cause: the condition that is true when it needs a look."
     )
+
+    @model_validator(mode="after")
+    def _check_key(self) -> HttpOptions:
+        if self.client_key is not None and self.client_cert is None:
+            raise ValueError("`client_key` needs `client_cert`")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +226,94 @@ class _Seen:
 async def look(options: HttpOptions, machine: Machine) -> tuple[Finding, ...]:
     """One finding, on the address. Raises Unavailable when this host cannot even try."""
     assert options.timeout is not None  # noqa: S101 - the configuration filled it in
-    request = _make_request(options)
-    redirects = parse_redirects(options.redirects)
-    seen = await visit(machine.http, request, redirects, options.timeout * SHARE)
+    asked = await _fetch(options, machine, _make_request(options), options.timeout * SHARE)
+    seen = asked.seen
     if isinstance(seen.result, Failure):
         why = await find_blame(options.reference, options.timeout, seen.result)
-        return (_judge_failure(options, seen, seen.result, why),)
-    return (_judge(options, seen, seen.result, now=time.time()),)
+        finding = _judge_failure(options, seen, seen.result, why)
+        if asked.at_login:
+            finding = replace(finding, facts={**finding.facts, "Failed at": "the log-in"})
+    elif asked.why:
+        finding = _judge_login(options, asked)
+    else:
+        finding = _judge(options, seen, seen.result, now=time.time())
+    if asked.login_seconds is not None:
+        measured = {**finding.measurements, "login_seconds": asked.login_seconds}
+        finding = replace(finding, measurements=measured)
+    return (_hide(finding, asked.secrets),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What came of the request, or of the log-in before it where that failed."""
+
+    seen: Visit
+    #: Whatever may not be shown.
+    secrets: frozenset[str]
+    #: The log-in is what was seen.
+    at_login: bool = False
+    #: Why the log-in did not work, though it was answered; a cause and words.
+    why: tuple[str, str] | None = None
+    login_seconds: float | None = None
+
+
+async def _fetch(
+    options: HttpOptions, machine: Machine, request: Request, seconds: float
+) -> _Asked:
+    redirects, client = parse_redirects(options.redirects), machine.http
+    secrets = _list_secrets(options)
+    if options.login is None:
+        seen = await visit(client, request, redirects, seconds)
+        return _Asked(seen=seen, secrets=secrets)
+    jar, login = Jar(), read_login(options.login, request.url)
+    secrets |= {*login.values.values(), *list_secrets(login.url)}
+    entered = await log_in(client, login, request, jar, seconds)
+    why = _find_refusal(options.login, entered)
+    if isinstance(entered.result, Failure) or why is not None:
+        return _Asked(
+            seen=entered, secrets=secrets | jar.values(), at_login=True, why=why,
+            login_seconds=entered.seconds,
+        )  # fmt: skip
+    seen = await visit(client, request, redirects, seconds - entered.seconds, jar=jar)
+    return _Asked(seen=seen, secrets=secrets | jar.values(), login_seconds=entered.seconds)
+
+
+def _find_refusal(options: LoginOptions, entered: Visit) -> tuple[str, str] | None:
+    if isinstance(entered.result, Failure):
+        return None
+    if entered.astray is not None:
+        return "login", entered.why
+    condition = parse_condition(options.failed)
+    verdict = condition.judge(
+        _Seen(
+            response=entered.result,
+            response_seconds=entered.seconds,
+            certificate_expires_seconds=None,
+        )
+    )
+    if verdict.holds is None:
+        return "unclear", f"whether it worked cannot be judged: {verdict.why}"
+    return ("login", f"{verdict.why} ({condition.text})") if verdict.holds else None
+
+
+def _judge_login(options: HttpOptions, asked: _Asked) -> Finding:
+    cause, why = asked.why or ("login", "")
+    response = asked.seen.result
+    assert isinstance(response, Response)  # noqa: S101 - else it is a failure
+    status = Status.UNKNOWN if cause == "unclear" else Status.CRITICAL
+    said = _describe_status(response)
+    summary = f"cannot log in to {{}}: {asked.seen.request.url} answers {said}: {why}"
+    facts = {"Answer": said, "From": response.peer}
+    return _make_finding(options, status, cause, summary, facts=facts)
+
+
+def _hide(finding: Finding, secrets: frozenset[str]) -> Finding:
+    """The finding without secrets, wherever a server repeats them."""
+    return replace(
+        finding,
+        summary=mask_secrets(finding.summary, secrets),
+        facts={name: mask_secrets(text, secrets) for name, text in finding.facts.items()},
+    )
 
 
 def _make_request(options: HttpOptions) -> Request:
@@ -209,14 +325,20 @@ def _make_request(options: HttpOptions) -> Request:
         body=(options.body or "").encode(),
         address=address,
         port=port,
-        trust=Trust(verify=options.tls == "verify", ca_file=options.ca_file),
+        family=options.family,
+        trust=Trust(
+            verify=options.tls == "verify",
+            ca_file=options.ca_file,
+            client_cert=Path(options.client_cert) if options.client_cert else None,
+            client_key=Path(options.client_key) if options.client_key else None,
+        ),
         body_limit=options.body_limit,
     )
 
 
 def _judge_failure(options: HttpOptions, seen: Visit, failure: Failure, own_fault: str) -> Finding:
     where = f" (redirected to {seen.request.url})" if len(seen.way) > 1 else ""
-    why = _mask(options, failure.why)
+    why = failure.why
     if own_fault:
         return _make_finding(
             options,
@@ -273,7 +395,7 @@ def _judge(options: HttpOptions, seen: Visit, response: Response, *, now: float)
         facts["Body"] = f"longer than the {options.body_limit} bytes that are read"
     summary = f"{{}} answers {said} in {format_duration(seen.seconds)}"
     if why:
-        summary = f"{{}} answers {said}: {_mask(options, why)}"
+        summary = f"{{}} answers {said}: {why}"
     return _make_finding(
         options,
         status,
@@ -342,12 +464,12 @@ def _make_finding(
     )
 
 
-def _mask(options: HttpOptions, text: str) -> str:
-    """A text without the secrets that the configuration holds, wherever a server repeats them."""
+def _list_secrets(options: HttpOptions) -> frozenset[str]:
+    """The secrets that the configuration holds."""
     secrets = {value for name, value in options.headers.items() if is_secret_name(name)}
     # `Bearer abc`: the word before is no secret, and what follows may come alone.
     secrets |= {word for value in secrets for word in value.split()[1:]}
-    return mask_secrets(text, {*secrets, *list_secrets(parse_url(options.url))})
+    return frozenset(secrets) | list_secrets(parse_url(options.url))
 
 
 # Evidence
@@ -357,7 +479,8 @@ async def gather(options: HttpOptions, _finding: Finding, machine: Machine) -> t
     """The address asked once more: what it answers, from where, and with which certificates."""
     request = replace(_make_request(options), chain=True)
     seconds = min(_EVIDENCE_SECONDS, (options.timeout or _EVIDENCE_SECONDS) * SHARE)
-    seen = await visit(machine.http, request, parse_redirects(options.redirects), seconds)
+    asked = await _fetch(options, machine, request, seconds)
+    seen, secrets = asked.seen, asked.secrets
     result = seen.result
     lines = [*(f"Asked: {request.method} {address}" for address in seen.way)]
     lines.append(f"Resolved: {await _describe_addresses(options, machine)}")
@@ -376,9 +499,11 @@ async def gather(options: HttpOptions, _finding: Finding, machine: Machine) -> t
         chain = result.chain
         if result.body:
             excerpt = result.text[:_EXCERPT]
-            items.append(Evidence(title="Beginning of the body", text=_mask(options, excerpt)))
+            text = mask_secrets(excerpt, secrets)
+            items.append(Evidence(title="Beginning of the body", text=text))
     subject = str(request.url)
-    items.insert(0, Evidence(title=f"Answer of {subject}", text=_mask(options, "\n".join(lines))))
+    text = mask_secrets("\n".join(lines), secrets)
+    items.insert(0, Evidence(title=f"Answer of {subject}", text=text))
     if chain:
         text = "\n".join(map(describe_certificate, chain))
         items.append(Evidence(title="Certificates", text=text))

@@ -34,7 +34,7 @@ def _check_url(text: str) -> str:
     return text
 
 
-def _mask_url(text: str) -> str:
+def mask_url(text: str) -> str:
     """As it is written, unless it holds a secret."""
     url = parse_url(text)
     return str(url) if url.user is not None or MASK in str(url) else text
@@ -63,7 +63,7 @@ def read_reference(text: str | None) -> tuple[str, int] | None:
 WebUrl = Annotated[
     str,
     AfterValidator(_check_url),
-    PlainSerializer(_mask_url, return_type=str, when_used="json"),
+    PlainSerializer(mask_url, return_type=str, when_used="json"),
 ]
 #: A name or an address, without a port.
 HostName = Annotated[str, AfterValidator(_check_host)]

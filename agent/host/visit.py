@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.host.connection import Failure
+from agent.host.cookies import Jar
 from agent.host.http import HttpClient, Request, Response
 from agent.host.url import Url
 
@@ -77,11 +78,18 @@ class Visit:
 
 
 async def visit(
-    client: HttpClient, request: Request, redirects: Redirects, seconds: float
+    client: HttpClient,
+    request: Request,
+    redirects: Redirects,
+    seconds: float,
+    *,
+    jar: Jar | None = None,
 ) -> Visit:
     """Makes a request and follows its redirects, all within so many seconds.
 
-    A pinned address holds for the whole site. Raises Unavailable as `HttpClient.fetch` does.
+    Cookies of the jar are sent where they belong, and new ones are kept in it; without one there
+    are none. A pinned address holds for the whole site. Raises Unavailable as `HttpClient.fetch`
+    does.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -99,7 +107,10 @@ async def visit(
 
     while True:
         way.append(str(request.url))
-        result = await client.fetch(request, seconds - (loop.time() - began))
+        asked = request if jar is None else _add_cookies(request, jar)
+        result = await client.fetch(asked, seconds - (loop.time() - began))
+        if jar is not None and isinstance(result, Response):
+            jar.take(request.url, result)
         if isinstance(result, Failure) or result.status not in _REDIRECTS:
             return conclude(result)
         location = result.header("location")
@@ -115,6 +126,13 @@ async def visit(
             why = f"redirects more than {redirects.most} times, at last to {target}"
             return conclude(result, Astray.LOST, why)
         request = _follow(request, target, result.status, same_site=same_site)
+
+
+def _add_cookies(request: Request, jar: Jar) -> Request:
+    cookies = jar.header(request.url)
+    if not cookies or any(name.lower() == "cookie" for name in request.headers):
+        return request
+    return replace(request, headers={**request.headers, "Cookie": cookies})
 
 
 def _follow(request: Request, url: Url, status: int, *, same_site: bool) -> Request:
