@@ -285,8 +285,8 @@ class _OrderRoute(APIRoute):
                     400, f"cannot use {HEADER}: it must have 1 to {LONGEST_KEY} characters"
                 )
             answers: Answers = request.app.state.answers
-            path = f"{request.url.path}?{request.url.query}"
-            return await answers.once(caller.id, key, path, body, act)
+            asked = f"{request.method} {request.url.path}?{request.url.query}"
+            return await answers.once(caller.id, key, asked, body, act)
 
         return handle_order
 

@@ -161,6 +161,9 @@ class Authentication:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if _is_ambiguous(scope):
+            await _refuse_ambiguous()(scope, receive, send)
+            return
         caller = await identify(scope, self._agent)
         peer = scope.get("state", {}).get(PEER)
         if isinstance(peer, TcpPeer):
@@ -176,8 +179,13 @@ class Authentication:
             await self._app(scope, receive, send)
         elif why := self._agent.why_closed():
             await make_problem(403, f"cannot answer over the network: {why}")(scope, receive, send)
+        elif not self._limits.begin(caller.id):
+            await _refuse_too_many(1)(scope, receive, send)
         else:
-            await self._app(scope, receive, self._watch_answer(caller, send))
+            try:
+                await self._app(scope, receive, self._watch_answer(caller, send))
+            finally:
+                self._limits.end(caller.id)
 
     def _limit(self, scope: Scope, peer: TcpPeer, caller: Caller | None) -> int:
         """Counts a request; seconds to wait when it is one too many.
@@ -216,6 +224,21 @@ class Authentication:
             await send(message)
 
         return send_on
+
+
+def _is_ambiguous(scope: Scope) -> bool:
+    """Whether it says its length in two ways: a proxy in front may believe the other one, and take
+    what follows for somebody else's request (RFC 9112, section 6.1)."""
+    names = [name for name, _ in scope.get("headers", ())]
+    return b"content-length" in names and b"transfer-encoding" in names
+
+
+def _refuse_ambiguous() -> JSONResponse:
+    return make_problem(
+        400,
+        "cannot read the request: it has both Content-Length and Transfer-Encoding",
+        headers={"Connection": "close"},
+    )
 
 
 def _refuse_too_many(wait: int) -> JSONResponse:

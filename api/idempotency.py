@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ _REFUSALS = (HostmendError, HTTPException, RequestValidationError)
 
 @dataclass(frozen=True)
 class _Entry:
-    #: Path and body; a key stands for one request only.
+    #: Method, path and body; a key stands for one request only.
     request: bytes
     answer: asyncio.Future[Response]
 
@@ -43,7 +43,7 @@ class Answers:
         self,
         caller: str,
         key: str,
-        path: str,
+        request: str,
         body: bytes,
         act: Callable[[], Awaitable[Response]],
     ) -> Response:
@@ -52,16 +52,16 @@ class Answers:
         The others wait for that answer. Orders that were refused are not remembered, for they did
         nothing. Raises Invalid when the key was used for something else.
         """
-        request = hashlib.sha256(path.encode() + b"\0" + body).digest()
+        digest = hashlib.sha256(request.encode() + b"\0" + body).digest()
         known = self._entries.get((caller, key))
         if known is not None:
-            if known.request != request:
+            if known.request != digest:
                 raise Invalid(
                     f"cannot use this {HEADER}: it was used for another request; send a new one"
                 )
             return await asyncio.shield(known.answer)
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._entries[caller, key] = _Entry(request, answer)
+        self._entries[caller, key] = _Entry(digest, answer)
         self._forget_oldest()
         try:
             response = await act()
@@ -75,8 +75,11 @@ class Answers:
         return response
 
     def _forget_oldest(self) -> None:
-        for name in list(self._entries):
-            if len(self._entries) <= self._at_most:
-                return
-            if self._entries[name].answer.done():
-                del self._entries[name]
+        """Of whoever has most: nobody can make the agent forget the keys of somebody else."""
+        if len(self._entries) <= self._at_most:
+            return
+        ((most, _),) = Counter(caller for caller, _ in self._entries).most_common(1)
+        done = (n for n, e in self._entries.items() if n[0] == most and e.answer.done())
+        oldest = next(done, None)
+        if oldest is not None:
+            del self._entries[oldest]

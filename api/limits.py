@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +28,11 @@ class Rates:
     requests: Rate = Rate(burst=200, per_second=20)
     #: Secrets that are wrong, by address, and orders that a role is too low for, by token.
     failures: Rate = Rate(burst=60, per_second=0.5)
+
+
+#: Requests of one token that may be under way at one time, streams of events among them: they hold
+#: connections, of which there are not many more.
+AT_ONCE = 50
 
 
 @dataclass
@@ -69,6 +74,7 @@ class Limits:
     def __init__(self, rates: Rates, now: Callable[[], float] = time.monotonic) -> None:
         self._requests = Buckets(rates.requests, now)
         self._failures = Buckets(rates.failures, now)
+        self._under_way: Counter[str] = Counter()
 
     def admit(self, client: str) -> int:
         """Counts a request; whole seconds to wait when it is one too many, else 0."""
@@ -76,6 +82,19 @@ class Limits:
         if wait == 0:
             self._requests.take(client)
         return math.ceil(wait)
+
+    def begin(self, client: str) -> bool:
+        """Counts a request that is under way; False when it is one too many."""
+        if self._under_way[client] >= AT_ONCE:
+            return False
+        self._under_way[client] += 1
+        return True
+
+    def end(self, client: str) -> None:
+        """It is over."""
+        self._under_way[client] -= 1
+        if not self._under_way[client]:
+            del self._under_way[client]
 
     def barred(self, client: str) -> int:
         """Whole seconds to wait after too many failures; 0 when there were not."""

@@ -29,6 +29,9 @@ from api.tls import Certificate
 from api.trail import record
 
 log = logging.getLogger(__name__)
+#: For what strangers send: they must not be able to fill the log.
+_unheard = logging.getLogger(f"{__name__}.network")
+_unheard.setLevel(logging.ERROR)
 
 #: How long requests that are being answered may still take when everything else is done.
 GRACE_SECONDS = 3
@@ -298,6 +301,8 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         peer = _find_peer(transport)
         self._is_limited = isinstance(peer, TcpPeer)
+        if self._is_limited:
+            self.logger = _unheard
         self.app_state = {**self.app_state, PEER: peer}
         self._watch_request()
 

@@ -19,6 +19,9 @@ from agent.errors import Unavailable
 from api.addresses import name_client
 from api.auth import UnixPeer
 
+#: How long a client on the network may leave unread what was sent to it, or be gone (tcp(7)): an
+#: answer that nobody reads would hold its connection for ever.
+UNREAD_SECONDS = 60.0
 #: Longest wait for a listener that may be dead, in seconds.
 _PROBE_SECONDS = 2.0
 
@@ -155,6 +158,8 @@ class TcpListener(socket.socket):
             connection, address = super().accept()
             client = name_client(str(address[0]))
             if self._open.total() < self._at_most and self._open[client] < self._each:
+                timeout = int(UNREAD_SECONDS * 1000)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)
                 self._open[client] += 1
                 return _Counted(connection.detach(), partial(self._release, client)), address
             connection.close()

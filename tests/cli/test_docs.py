@@ -16,11 +16,11 @@ from agent.tokens import AT_MOST
 from api.app import LONGEST_BODY, ROUTES
 from api.cli.main import COMMANDS, GROUPS
 from api.cli.runs import EXIT_OF_OUTCOME
-from api.limits import Rates
+from api.limits import AT_ONCE, Rates
 from api.routes.events import KEEP_ALIVE_SECONDS
 from api.schemas import LONGEST_WINDOW
 from api.server import REQUEST_SECONDS
-from api.sockets import TcpListener
+from api.sockets import UNREAD_SECONDS, TcpListener
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: Groups that are made elsewhere.
@@ -92,6 +92,8 @@ def test_each_limit_stands_in_the_documentation() -> None:
         f"{rates.failures.burst:g} at once, one in {1 / rates.failures.per_second:g} seconds",
         f"{at_most}, and {each} of one address",
         f"{REQUEST_SECONDS:g} seconds",
+        f"of one token | {AT_ONCE} |",
+        f"is not read | {UNREAD_SECONDS:g} seconds",
         f"{LONGEST_BODY // 1024} KiB",
         f"{KEPT_ACTIONS:,} are kept",
         f"There can be {AT_MOST} that live",
