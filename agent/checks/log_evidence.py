@@ -48,6 +48,8 @@ _WORTH = (
 #: Kept by rules of their own, and no text.
 _NO_LOGS = ("/var/log/audit/", "/var/log/journal/", "/var/log/private/")
 _NO_TEXT = frozenset({"wtmp", "btmp", "lastlog", "faillog", "tallylog"})
+#: A database's binary logs and their indices: `mariadb-bin.000004`, `mysqld-relay-bin.index`.
+_BINLOG = re.compile(r"bin(?:log)?\.(?:[0-9]{6,}|index|state)$")
 
 
 async def propose(machine: Machine) -> tuple[Proposal, ...]:
@@ -65,8 +67,13 @@ async def propose(machine: Machine) -> tuple[Proposal, ...]:
             why=f"{holder.unit} writes it",
         )
         for holder in found
-        if not holder.path.startswith(_NO_LOGS) and os.path.basename(holder.path) not in _NO_TEXT  # noqa: PTH119
+        if _is_text(holder.path)
     )
+
+
+def _is_text(path: str) -> bool:
+    name = os.path.basename(path)  # noqa: PTH119
+    return not (path.startswith(_NO_LOGS) or name in _NO_TEXT or _BINLOG.search(name))
 
 
 def _find_worth(path: str) -> Mapping[str, Mapping[str, str]]:

@@ -503,6 +503,8 @@ def test_the_logs_of_running_services_are_proposed(monkeypatch: pytest.MonkeyPat
         hold("/var/log/nginx/error.log", "nginx.service"),
         hold("/var/log/syslog", "rsyslog.service"),
         hold("/var/log/wtmp", "ssh.service"),
+        hold("/var/log/mysql/mariadb-bin.000004", "mariadb.service"),
+        hold("/var/log/mysql/mariadb-bin.index", "mariadb.service"),
         hold("/var/log/audit/audit.log", "auditd.service"),
     ]
     monkeypatch.setattr("agent.checks.log_evidence.find_written", lambda _directory: held)
