@@ -186,7 +186,7 @@ def test_lists_that_were_never_fetched_were_never_asked_for(
     for name, path in (("_LISTS", lists), ("_STATUS", status), ("_STAMP", tmp_path / "none")):
         monkeypatch.setattr(packages, name, path)
     assert read_freshness()[0] == 0.0
-    (lists / "deb.debian.org_debian_dists_bookworm_InRelease").touch()
+    (lists / "archive.example_debian_dists_bookworm_InRelease").touch()
     for path in (lists, lists / "partial"):
         os.utime(path, (5000, 5000))
     os.utime(status, (9000, 9000))
