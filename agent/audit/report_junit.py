@@ -19,7 +19,7 @@ def write_junit(audit: Audit) -> str:
     failures = len(audit.found)
     suite = ET.Element(
         "testsuite",
-        name=_clean(f"site audit of {audit.site}"),
+        name=clean_xml(f"site audit of {audit.site}"),
         tests=str(cases),
         failures=str(failures),
         errors="0" if audit.complete else "1",
@@ -29,12 +29,12 @@ def write_junit(audit: Audit) -> str:
     )
     whole = ET.SubElement(suite, "testcase", classname="audit", name="the whole site was asked")
     if not audit.complete:
-        error = ET.SubElement(whole, "error", message=_clean(tell_verdict(audit)))
-        error.text = _clean(audit.why)
+        error = ET.SubElement(whole, "error", message=clean_xml(tell_verdict(audit)))
+        error.text = clean_xml(audit.why)
     for defect in audit.defects:
         _add_case(suite, defect)
     out = ET.SubElement(suite, "system-out")
-    out.text = _clean("\n".join((tell_verdict(audit), *audit.notes)))
+    out.text = clean_xml("\n".join((tell_verdict(audit), *audit.notes)))
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
@@ -46,17 +46,18 @@ def _add_case(suite: ET.Element, defect: Defect) -> None:
         suite,
         "testcase",
         classname=f"audit.{defect.kind}",
-        name=_clean(f"{defect.rule}: {defect.target}" if defect.rule else defect.target),
+        name=clean_xml(f"{defect.rule}: {defect.target}" if defect.rule else defect.target),
     )
     if defect.known:
-        ET.SubElement(case, "skipped", message=_clean(f"known: {defect.known}"))
+        ET.SubElement(case, "skipped", message=clean_xml(f"known: {defect.known}"))
         return
-    failure = ET.SubElement(case, "failure", type=defect.kind, message=_clean(defect.why))
+    failure = ET.SubElement(case, "failure", type=defect.kind, message=clean_xml(defect.why))
     lines = [tell_defect(defect), *([defect.hint] if defect.hint else [])]
     lines += [f"referred to by {tell_referrer(each)}" for each in defect.referrers]
     lines += [more] if (more := tell_more(defect)) else []
-    failure.text = _clean("\n".join(lines))
+    failure.text = clean_xml("\n".join(lines))
 
 
-def _clean(text: str) -> str:
+def clean_xml(text: str) -> str:
+    """Text without what XML cannot hold."""
     return _UNWRITABLE.sub("\ufffd", text)

@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.core.model import Seconds
 from agent.rehearsal.statistics import quantile
@@ -118,7 +118,7 @@ async def replay(
         await wait_until(due)
         async with slots:
             answer = await side(asked)
-        return _retimed(answer, loop.time() - due)
+        return replace(answer, seconds=loop.time() - due)
 
     async def ask_both(place: int, due: Seconds, gap: Seconds, turns: list[Ask]) -> None:
         nonlocal done
@@ -133,7 +133,8 @@ async def replay(
         if _is_worth_a_retry(theirs[0], ours[0]):
             await asyncio.sleep(caution.retry_after)
             began = loop.time()
-            retry = _retimed(await candidate(asked), loop.time() - began)
+            answer = await candidate(asked)
+            retry = replace(answer, seconds=loop.time() - began)
         pair = Pair(
             group=f"{asked.method} {find_group(asked.target)}",
             target=describe_target(asked),
@@ -172,17 +173,6 @@ async def replay(
         seconds=loop.time() - begun,
         lateness=quantile(late, 0.99) if late else 0.0,
         aborted=course.aborted,
-    )
-
-
-def _retimed(answer: Answer, seconds: Seconds) -> Answer:
-    return Answer(
-        status=answer.status,
-        seconds=seconds,
-        error=answer.error,
-        digest=answer.digest,
-        bytes=answer.bytes,
-        elsewhere=answer.elsewhere,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.audit.report_junit import clean_xml
 from agent.core.model import Instant
 from agent.rehearsal.rehearsal import Rehearsal
 from agent.rehearsal.statistics import quantile
@@ -20,8 +20,6 @@ FORMAT = 1
 #: Pairs that are written out, those that went badly first.
 _PAIRS = 200
 _QUANTILES = (0.5, 0.9, 0.95, 0.99)
-#: What XML 1.0 cannot hold, however it is written (section 2.2).
-_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def describe_rehearsal(rehearsal: Rehearsal) -> dict[str, Any]:
@@ -116,7 +114,7 @@ def write_junit(rehearsal: Rehearsal) -> str:
     open_ = [g for g in gates if g.outcome is Outcome.INCONCLUSIVE]
     suite = ET.Element(
         "testsuite",
-        name=_clean(f"rehearsal of {rehearsal.candidate}"),
+        name=clean_xml(f"rehearsal of {rehearsal.candidate}"),
         tests=str(len(gates)),
         failures=str(len(failed)),
         errors=str(len(open_)),
@@ -125,20 +123,16 @@ def write_junit(rehearsal: Rehearsal) -> str:
         timestamp=write_instant(rehearsal.began),
     )
     for gate in gates:
-        case = ET.SubElement(suite, "testcase", classname="rehearsal", name=_clean(gate.name))
-        text = _clean("\n".join((gate.summary, *gate.cases)))
+        case = ET.SubElement(suite, "testcase", classname="rehearsal", name=clean_xml(gate.name))
+        text = clean_xml("\n".join((gate.summary, *gate.cases)))
         if gate in failed:
-            ET.SubElement(case, "failure", message=_clean(gate.summary)).text = text
+            ET.SubElement(case, "failure", message=clean_xml(gate.summary)).text = text
         elif gate in open_:
-            ET.SubElement(case, "error", message=_clean(gate.summary)).text = text
+            ET.SubElement(case, "error", message=clean_xml(gate.summary)).text = text
         else:
             ET.SubElement(case, "system-out").text = text
-    ET.SubElement(suite, "system-out").text = _clean(rehearsal.verdict.headline)
+    ET.SubElement(suite, "system-out").text = clean_xml(rehearsal.verdict.headline)
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, "unicode") + "\n"
-
-
-def _clean(text: str) -> str:
-    return _UNWRITABLE.sub("\ufffd", text)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.core.units import parse_duration, parse_size
-from agent.errors import Conflict, HostmendError
-from api.cli.parts import Json
+from agent.errors import HostmendError
+from api.cli.parts import Json, read_url, write_report
 from api.cli.screen import STYLES, Screen, clean
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def audit(
     if resume and state is None:
         raise typer.BadParameter("it needs --state FILE", param_hint="--resume")
     plan = Plan(
-        url=_read_url(url),
+        url=read_url(url, "URL"),
         connect=connect,
         hosts=tuple(hosts or ()),
         only=tuple(only or ()),
@@ -145,17 +145,6 @@ def audit(
         found = _compare(found, earlier)
     _report(found, html, junit, as_json=as_json)
     raise typer.Exit(_find_exit(found))
-
-
-def _read_url(text: str) -> str:
-    from agent.host.url import parse_url
-
-    whole = text if "://" in text else f"https://{text}"
-    try:
-        parse_url(whole)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="URL") from error
-    return whole
 
 
 def _read(parse: Any, text: str, option: str) -> Any:
@@ -240,10 +229,7 @@ def _report(found: Audit, html: Path | None, junit: Path | None, *, as_json: boo
 
     for path, write in ((html, write_html), (junit, write_junit)):
         if path is not None:
-            try:
-                path.write_text(write(found), encoding="utf-8", errors="replace")
-            except OSError as error:
-                raise Conflict(f"cannot write {path}: {error.strerror}") from error
+            write_report(path, write(found))
     if as_json:
         sys.stdout.write(dump_audit(found) + "\n")
     else:

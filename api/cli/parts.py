@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.core.units import parse_duration
+from agent.errors import Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,3 +69,23 @@ def read_duration(text: str, option: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+def read_url(text: str, option: str) -> str:
+    """A URL as it was named, `https://` where no scheme was; anything else is wrong usage."""
+    from agent.host.url import parse_url
+
+    whole = text if "://" in text else f"https://{text}"
+    try:
+        parse_url(whole)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+    return whole
+
+
+def write_report(path: Path, text: str) -> None:
+    """Writes a report; what UTF-8 cannot hold becomes a question mark. Raises Conflict."""
+    try:
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise Conflict(f"cannot write {path}: {error.strerror}") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.errors import Conflict, HostmendError
-from api.cli.parts import Json
+from api.cli.parts import Json, read_url, write_report
 from api.cli.screen import Screen, clean
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def rehearse(
         except re.error as error:
             raise typer.BadParameter(f"{pattern!r}: {error}", param_hint="--allow") from error
     plan = Plan(
-        candidate=_read_url(candidate, "CANDIDATE"),
-        baseline=_read_url(baseline, "--baseline"),
+        candidate=read_url(candidate, "CANDIDATE"),
+        baseline=read_url(baseline, "--baseline"),
         candidate_at=_read_place(candidate_at, "--candidate-at"),
         baseline_at=_read_place(baseline_at, "--baseline-at"),
         traffic=tuple(traffic or ()),
@@ -138,17 +138,6 @@ def rehearse(
     raise typer.Exit(exit_code(found))
 
 
-def _read_url(text: str, name: str) -> str:
-    from agent.host.url import parse_url
-
-    whole = text if "://" in text else f"https://{text}"
-    try:
-        parse_url(whole)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=name) from error
-    return whole
-
-
 def _read_place(text: str, name: str) -> str:
     from agent.host.url import read_address
 
@@ -181,10 +170,7 @@ def _write_reports(found: Rehearsal, html: Path | None, junit: Path | None) -> N
 
     for path, write in ((html, write_html), (junit, write_junit)):
         if path is not None:
-            try:
-                path.write_text(write(found), encoding="utf-8", errors="replace")
-            except OSError as error:
-                raise Conflict(f"cannot write {path}: {error.strerror}") from error
+            write_report(path, write(found))
 
 
 def _print(screen: Screen, found: Rehearsal) -> None:
