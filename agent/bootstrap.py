@@ -122,10 +122,10 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         history_writer = stack.enter_context(ThreadPoolExecutor(1, "history"))
         # Before the history, whose presence says that a state was here before.
         home = Home(settings.state_dir, settings.runtime_dir / _SHELTER)
-        stack.callback(home.close)
+        stack.callback(_close_on, writer, home.close)
         state = home.state
         history = History(settings.state_dir / HISTORY)
-        stack.callback(history.close)
+        stack.callback(_close_on, history_writer, history.close)
         identity = read_identity()
         doubt = _find_doubt(home, identity)
         if home.lost:
@@ -312,6 +312,11 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             while checking:
                 await _end(checking.pop())
             await agent.drain()
+
+
+def _close_on(writer: Executor, close: Callable[[], None]) -> None:
+    """Closes a file on the thread that writes it: a write that is under way would crash."""
+    writer.submit(close).result()
 
 
 async def _end(task: asyncio.Future[None]) -> None:

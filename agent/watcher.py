@@ -23,6 +23,9 @@ LIMIT = 32
 #: A look that takes longer waits for something, and costs this host nothing meanwhile: it no longer
 #: counts in the limit, so that probes that hang never delay another.
 PROMPT = 1.0
+#: Checks that share a moment, on average: a processor that rests is woken for all of them at once,
+#: and what one look has just used is at hand for the next.
+_TOGETHER = 8
 #: First looks after a start that are begun within a second.
 _FIRST_LOOKS = 200
 #: Looks by the timer whose lateness is remembered.
@@ -91,10 +94,13 @@ class Watcher:
         """Watches exactly these checks from now on; those that did not change are left alone."""
         for name in [n for n in self._checks if checks.get(n) != self._checks[n].policy]:
             self._stop(self._checks.pop(name))
+        now, moments = self._clock.now(), math.ceil(len(checks) / _TOGETHER)
         for name, policy in checks.items():
             if name not in self._checks:
                 watched = _Watched(policy=policy)
-                watched.task = asyncio.get_running_loop().create_task(self._keep_looking(watched))
+                share = _find_share(name, moments)
+                keeping = self._keep_looking(watched, now, share)
+                watched.task = asyncio.get_running_loop().create_task(keeping)
                 self._checks[name] = watched
 
     def request(self, names: Iterable[str]) -> None:
@@ -148,14 +154,12 @@ class Watcher:
         for answer in watched.waiting:
             answer.cancel()
 
-    async def _keep_looking(self, watched: _Watched) -> None:
+    async def _keep_looking(self, watched: _Watched, start: Instant, share: float) -> None:
         policy = watched.policy
-        # A fixed share of the interval for each name spreads looks out, the same after a restart.
         # The first look does not wait for its turn, as long as there are not too many.
-        share = zlib.crc32(policy.name.encode()) / 2**32
-        turn = self._clock.now() + share * policy.every
+        turn = start + share * policy.every
         spread = min(policy.every, max(1.0, len(self._checks) / _FIRST_LOOKS))
-        due = self._clock.now() + share * spread
+        due = start + share * spread
         first = True
         while True:
             slept = self._clock.slept()
@@ -178,7 +182,8 @@ class Watcher:
                 self._late.append((looked.began, looked.began - due))
             watched.last = looked
             if first:
-                due, first = turn, False
+                # Its turn may be over already, where first looks had to wait for each other.
+                due, first = turn if turn > self._clock.now() else turn + policy.every, False
             else:
                 due = max(due + policy.every, self._clock.now() + policy.every / 2)
                 due = min(due, self._clock.now() + policy.every)
@@ -252,3 +257,11 @@ class Watcher:
         self._abandoned.discard(task)
         if not task.cancelled():
             task.exception()
+
+
+def _find_share(name: str, moments: int) -> float:
+    """The share of its interval at which a check has its turn: one of so many moments.
+
+    It spreads looks out, and is the same after a restart.
+    """
+    return (zlib.crc32(name.encode()) % moments + 0.5) / moments

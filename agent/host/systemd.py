@@ -12,7 +12,7 @@ import functools
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from dbus_fast import BusType, Message, MessageFlag, MessageType, unpack_variants
 from dbus_fast.aio import MessageBus
@@ -23,6 +23,8 @@ from agent.host.stops import StopBook
 from agent.host.units import Job, UnitRow, UnitState, kind_interface, read_state, unit_path
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SYSTEMD = "org.freedesktop.systemd1"
 _MANAGER_PATH = "/org/freedesktop/systemd1"
@@ -93,7 +95,9 @@ class Systemd:
         self._tried = asyncio.Event()
         self._lost = False
         self._keeper: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        #: Units whose rows are about to be asked for, and the answer to come.
+        self._asking: tuple[list[str], asyncio.Future[dict[str, UnitRow]]] | None = None
         self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
         self._unanswered = 0
         self._arranging = asyncio.Lock()
@@ -352,11 +356,29 @@ class Systemd:
         state = cached.state
         if _monotonic() - cached.at > _BELIEVED or cached.changes != self._changes(state.name):
             return False
-        rows = await self.units([state.name])
-        return len(rows) == 1 and (
-            (rows[0].load_state, rows[0].active_state, rows[0].sub_state, rows[0].job)
+        row = await self._find_row(state.name)
+        return row is not None and (
+            (row.load_state, row.active_state, row.sub_state, row.job)
             == (state.load_state, state.active_state, state.sub_state, state.job)
         )
+
+    async def _find_row(self, name: str) -> UnitRow | None:
+        """systemd's row of one unit, in one answer with whatever is asked for in this moment."""
+        if self._asking is None:
+            names: list[str] = []
+            self._asking = names, self._spawn(self._ask_together(names))
+        names, answer = self._asking
+        names.append(name)
+        # Whoever is given up meanwhile takes the answer from nobody.
+        return (await asyncio.shield(answer)).get(name)
+
+    async def _ask_together(self, names: list[str]) -> dict[str, UnitRow]:
+        await asyncio.sleep(0)
+        # Whoever comes from now on is not served by what is asked now.
+        self._asking = None
+        rows = await self.units(names)
+        # In the order of the names, of which those are left out that no unit may have.
+        return dict(zip(names, rows, strict=True)) if len(rows) == len(names) else {}
 
     # The connection
 
@@ -433,7 +455,7 @@ class Systemd:
             self._bus = None
         bus.disconnect()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -115,6 +115,13 @@ def test_many_checks_are_spread_over_the_interval() -> None:
     assert min(seconds[10:]) > 60
 
 
+def test_a_few_checks_have_their_turn_at_one_moment() -> None:
+    scene = Scene()
+    scene.watch(*(policy(f"check-{n}") for n in range(80)), seconds=100.0)
+    moments = {round(looked.began, 6) for looked in scene.taken if looked.began > BOOT + 20}
+    assert len(moments) <= 8 * 10
+
+
 def test_every_check_keeps_its_interval() -> None:
     scene = Scene()
     scene.seconds = 0.5

@@ -236,6 +236,24 @@ async def test_a_look_costs_two_calls_and_one_while_nothing_is_signalled(
     assert first.n_restarts == 2
 
 
+async def test_looks_of_one_moment_ask_together_and_one_that_is_given_up_harms_no_other(
+    systemd: Systemd, fake: FakeSystemd
+) -> None:
+    other = "db.service"
+    await systemd.watch([WEB, other], Told())
+    first = await systemd.unit(WEB), await systemd.unit(other)
+    fake.calls.clear()
+    given_up = asyncio.ensure_future(systemd.unit(WEB))
+    looks = asyncio.gather(systemd.unit(WEB), systemd.unit(other))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    states = await looks
+    assert (states[0], states[1]) == first
+    assert fake.calls == ["ListUnitsByNames"]
+    await systemd.unit(WEB)
+    assert fake.calls == ["ListUnitsByNames"] * 2
+
+
 async def test_a_change_that_no_signal_told_of_is_seen_by_the_next_look(
     systemd: Systemd, fake: FakeSystemd
 ) -> None:
