@@ -3,6 +3,9 @@
 Whoever can write to a playbook is root by way of hostmend: every file of a remedy, its directory
 and the directories above it up to the one that was given must belong to root or to the user that
 hostmend runs as, and nobody else may write to them.
+
+What several remedies share lies in `_shared` beside them: a remedy has it by a link to the file,
+whose content belongs to it as if it were a copy, in its digest too.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ SHIPPED = Path(__file__).resolve().parent.parent.parent / "playbooks"
 
 #: Not remedies, in a directory of remedies: faults for drills.
 _SKIPPED = frozenset({"faults"})
+#: Files that remedies beside it have by links.
+_SHARED = "_shared"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 #: Limits of one remedy's directory.
 _MAX_FILES = 1_000
@@ -121,7 +126,12 @@ def _digest(name: str, directory: Path, trusted: frozenset[int]) -> str:
         relative = path.relative_to(directory).as_posix().encode("utf-8", "surrogateescape")
         if stat.S_ISLNK(entry.st_mode):
             target = path.resolve(strict=True)
-            if not target.is_relative_to(directory):
+            shared = directory.parent / _SHARED
+            if target.is_relative_to(shared):
+                for above in (*target.parents, target):
+                    if above.is_relative_to(shared):
+                        _check_owner(name, above, above.stat(), trusted)
+            elif not target.is_relative_to(directory):
                 raise RemedyError(
                     f"cannot use remedy {name}: {path} leads outside: {target}; copy it in"
                 )

@@ -207,6 +207,30 @@ def test_links_that_lead_outside_are_refused(tmp_path):
     assert "link to no file" in problem(root)
 
 
+def test_what_remedies_share_belongs_to_each_that_has_a_link_to_it(tmp_path):
+    path = write(tmp_path, "mend")
+    shared = tmp_path / "_shared" / "code"
+    shared.mkdir(parents=True)
+    file = shared / "tool.py"
+    file.write_text("one")
+    (path / "library").mkdir()
+    (path / "library" / "tool.py").symlink_to("../../_shared/code/tool.py")
+    for entry in (tmp_path / "_shared", shared, file, path / "library"):
+        entry.chmod(0o755)
+    one = Catalog.load([tmp_path]).get("mend").digest
+    file.write_text("two")
+    assert Catalog.load([tmp_path]).get("mend").digest != one
+    assert Catalog.load([tmp_path]).remedies.keys() == {"mend"}
+    for entry in (tmp_path / "_shared", shared, file):
+        entry.chmod(0o775)
+        assert f"{entry} may be written to by others" in problem(tmp_path)
+        entry.chmod(0o755)
+    file.unlink()
+    file.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").write_text("three")
+    assert "leads outside" in problem(tmp_path)
+
+
 def test_a_remedy_that_is_itself_a_link_outside_is_refused(tmp_path):
     write(tmp_path / "elsewhere", "mend")
     root = tmp_path / "playbooks"
