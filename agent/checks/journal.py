@@ -47,7 +47,8 @@ _VERIFY_AGAIN = 7 * 86_400.0
 #: What journald and rsyslog say when they lose lines, and for how long that counts.
 _TROUBLES = {
     "dropping": "^(Suppressed|Missed) [0-9]+ (kernel )?messages|^imuxsock lost [0-9]+ messages",
-    "suspended": "^action '.*' suspended",
+    # With and without an end of it in sight.
+    "suspended": "^action '.*' (suspended|\\(module '.*'\\) message lost)",
 }
 _TROUBLED_FOR = 300.0
 _WRITERS = ["SYSLOG_IDENTIFIER=systemd-journald", "SYSLOG_IDENTIFIER=rsyslogd"]
@@ -229,7 +230,9 @@ async def _find_death(machine: Machine) -> str:
         state = await machine.systemd.unit(_JOURNALD)
     except Unavailable:
         return ""
-    if state.active_state in ("active", "activating", "reloading"):
+    # Between the two halves of a restart it is down, and its start is queued.
+    coming = state.job is not None and state.job.type in ("start", "restart")
+    if coming or state.active_state in ("active", "activating", "deactivating", "reloading"):
         return ""
     return f"{_JOURNALD} is {state.active_state} ({state.sub_state})"
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from agent.checks.check import Proposal
 from agent.core.model import Evidence
-from agent.host.holders import find_writers, find_written
+from agent.host.holders import Holder, find_writers, find_written
 from agent.host.machine import Machine
 from agent.host.space import Hung
 from agent.host.tail import read_end
@@ -45,6 +45,11 @@ _WORTH = (
     ("apache2/error.log", {"emergency": r"\[[a-z_0-9]*:?(emerg|alert|crit)\]"}),
     ("httpd/error_log", {"emergency": r"\[[a-z_0-9]*:?(emerg|alert|crit)\]"}),
 )
+#: Where the system's logger writes what any program sends: a line of hostmend's arrives here.
+_SYSTEM_LOGS = frozenset({"/var/log/syslog", "/var/log/messages"})
+_LOGGERS = frozenset({"rsyslog.service", "syslog-ng.service"})
+#: A logger that is just restarted may take longer than one look waits.
+_CANARY = {"canary": True, "every": "1m", "confirm": "2 of 2"}
 #: Kept by rules of their own, and no text.
 _NO_LOGS = ("/var/log/audit/", "/var/log/journal/", "/var/log/private/")
 _NO_TEXT = frozenset({"wtmp", "btmp", "lastlog", "faillog", "tallylog"})
@@ -63,7 +68,7 @@ async def propose(machine: Machine) -> tuple[Proposal, ...]:
     return tuple(
         Proposal(
             name=_name(holder.path),
-            options={"type": "log", "path": holder.path, **_find_worth(holder.path)},
+            options={"type": "log", "path": holder.path, **_find_worth(holder)},
             why=f"{holder.unit} writes it",
         )
         for holder in found
@@ -76,7 +81,10 @@ def _is_text(path: str) -> bool:
     return not (path.startswith(_NO_LOGS) or name in _NO_TEXT or _BINLOG.search(name))
 
 
-def _find_worth(path: str) -> Mapping[str, Mapping[str, str]]:
+def _find_worth(holder: Holder) -> Mapping[str, object]:
+    path = holder.path
+    if path in _SYSTEM_LOGS and holder.unit in _LOGGERS:
+        return _CANARY
     return next(({"critical": worth} for end, worth in _WORTH if path.endswith(end)), {})
 
 

@@ -27,7 +27,7 @@ from agent.host.intention import find_stop
 from agent.host.journal import read_log
 from agent.host.machine import Machine
 from agent.host.protected import why_never
-from agent.host.shortage import Shortage
+from agent.host.shortage import Shortage, find_unusable
 from agent.host.systemd import Systemd
 from agent.host.units import UnitState, check_unit_or_pattern, is_pattern
 
@@ -74,6 +74,13 @@ VALIDATIONS = {
     "squid.service": ("squid", "-k", "parse"),
 }
 #: Enabled and running, and yet there for one login or one console.
+#: Rotates the logs where this timer runs. Hosts are switched off, and miss one day of it.
+_ROTATION_TIMER = "logrotate.timer"
+_ROTATION = Proposal(
+    name="logrotate",
+    options={"type": "service", "unit": "logrotate.service", "succeeded_within": "2d"},
+    why="logrotate.timer runs, and logs that nobody rotates fill the disk",
+)
 _OF_ONE_USER = ("getty@*", "serial-getty@*", "console-getty*", "user@*", "autovt@*")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LONG_RUNNING = frozenset({"simple", "exec", "forking", "notify", "notify-reload", "dbus"})
@@ -119,6 +126,9 @@ async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]
         shortage = await find_shortage(machine, state)
         if words := last_words(machine, state):
             finding = replace(finding, facts={**finding.facts, "Last words": words})
+            if path := find_unusable(words):
+                # A check of that file knows what is wrong with it, and its repair comes first.
+                finding = replace(finding, implicates=(*finding.implicates, f"file:{path}"))
         return finding if shortage is None else blame(finding, shortage)
 
     try:
@@ -218,17 +228,19 @@ def _default_ladder(options: ServiceOptions) -> tuple[StepOptions, ...]:
 
 
 async def propose(machine: Machine) -> tuple[Proposal, ...]:
-    """Services that are enabled and run for long, each with its ladder; and what has failed."""
+    """Services that are enabled and run for long, the rotation of logs, and what has failed."""
     if machine.systemd is None:
         return ()
     try:
         rows = await machine.systemd.list_units(["*.service"], ["active"])
         running = [row.id for row in rows if row.sub_state == "running"]
         states = [await machine.systemd.unit(name) for name in running]
+        rotated = await machine.systemd.list_units([_ROTATION_TIMER], ["active"])
     except Unavailable:
         return ()
     chosen = [state for state in states if _suits(state)]
     proposals = [_propose_one(state) for state in sorted(chosen, key=lambda state: state.id)]
+    proposals += [_ROTATION] if rotated else []
     proposals.append(
         Proposal(
             name="failed-units",

@@ -18,6 +18,15 @@ _PATH = re.compile(
 )
 #: A program that begins a message with its own path: `/bin/sh: 1: cannot create ...`.
 _PROGRAM = re.compile(r"^/\S+: ")
+#: What programs say of a file that they cannot open or write: strerror(3) of ENOENT, EACCES, EROFS,
+#: EPERM, EISDIR.
+_NO_FILE = re.compile(
+    r"No such file or directory|Permission denied|Read-only file system|Operation not permitted"
+    r"|Is a directory",
+    re.IGNORECASE,
+)
+#: The reason stands at most so many lines before the last one: `configuration test failed`.
+_LAST_LINES = 5
 #: A line as journalctl's short-iso has it: time, then who wrote it.
 _WRITER = re.compile(r"^\S+ [^:]*?: ")
 
@@ -33,11 +42,25 @@ class Shortage:
 
 
 def find_last_words(log: str) -> str:
-    """The last line of a log (short-iso) that is not systemd's, fit to be shown; empty: none."""
-    for line in reversed(log.splitlines()):
-        if (found := _WRITER.match(line)) and " systemd[1]:" not in found[0]:
-            return fit_line(line[found.end() :])
-    return ""
+    """The last line of a log (short-iso) that is not systemd's, fit to be shown; empty: none.
+
+    Of the last few, the one that says why: of room, or of a file.
+    """
+    said = [
+        line[found.end() :]
+        for line in log.splitlines()
+        if (found := _WRITER.match(line)) and " systemd[1]:" not in found[0]
+    ]
+    last = said[-_LAST_LINES:]
+    telling = [words for words in last if _NO_ROOM.search(words) or _NO_FILE.search(words)]
+    return fit_line((telling or last or [""])[-1])
+
+
+def find_unusable(words: str) -> str:
+    """The file that a message says cannot be opened or written; empty: it says no such thing."""
+    if not _NO_FILE.search(words):
+        return ""
+    return next(iter(find_paths(_PROGRAM.sub("", words))), "")
 
 
 def find_messages(log: str) -> list[str]:

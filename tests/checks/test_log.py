@@ -515,3 +515,6 @@ def test_the_logs_of_running_services_are_proposed(monkeypatch: pytest.MonkeyPat
     ]
     for each in proposals:
         LogOptions.model_validate(each.options)
+    # Whatever programs log arrives there, unless rsyslog cannot write.
+    canaries = [bool(each.options.get("canary")) for each in proposals]
+    assert canaries == [False, True]

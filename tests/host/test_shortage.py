@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.host.shortage import find_last_words, find_messages, find_paths
+from agent.host.shortage import find_last_words, find_messages, find_paths, find_unusable
 
 PREFIX = "2026-11-23T04:00:00+00:00 app[12]: "
 
@@ -57,3 +57,28 @@ def test_the_last_words_are_the_units_own() -> None:
     )
     assert find_last_words(log) == "error: bad top line, password=***"
     assert find_last_words("") == ""
+
+
+def test_the_reason_is_told_rather_than_what_follows_from_it() -> None:
+    log = (
+        "2026-01-31T10:00:01+0000 nginx[12]: starting\n"
+        '2026-01-31T10:00:01+0000 nginx[12]: [emerg] open() "/var/log/nginx/error.log" failed '
+        "(2: No such file or directory)\n"
+        "2026-01-31T10:00:01+0000 nginx[12]: configuration file nginx.conf test failed\n"
+    )
+    words = find_last_words(log)
+    assert words.startswith("[emerg] open()")
+    assert find_unusable(words) == "/var/log/nginx/error.log"
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ("/bin/sh: 1: cannot create /var/log/app/x: Permission denied", "/var/log/app/x"),
+        ("open '/var/log/a b': Read-only file system", "/var/log/a b"),
+        ("/var/log/app/x: connection refused", ""),
+        ("No such file or directory", ""),
+    ],
+)
+def test_the_file_that_cannot_be_used_is_found(words: str, path: str) -> None:
+    assert find_unusable(words) == path

@@ -326,12 +326,14 @@ def test_what_runs_for_long_and_is_enabled_is_proposed_with_its_ladder(host: Lab
             await systemctl("enable", "nginx")
             await systemctl("restart", "nginx", "phoenix")
             await systemctl("start", "badjob", check=False)
+            await systemctl("start", "logrotate.timer")
             found = {}
             for kind in ("service", "disk", "memory", "clock", "updates", "process"):
                 for proposal in await CHECKS[kind].propose(machine):
                     assert CHECKS[kind].model.model_validate(proposal.options)
                     found[proposal.name] = [dict(proposal.options), proposal.why]
             await systemctl("disable", "nginx")
+            await systemctl("stop", "logrotate.timer")
             return found
         """,
     )
@@ -348,6 +350,11 @@ def test_what_runs_for_long_and_is_enabled_is_proposed_with_its_ladder(host: Lab
     }
     assert "is enabled and runs" in why
     assert proposals["failed-units"][0] == {"type": "service", "unit": "*"}
+    assert proposals["logrotate"][0] == {
+        "type": "service",
+        "unit": "logrotate.service",
+        "succeeded_within": "2d",
+    }
     assert proposals["memory"][0] == {"type": "memory"}
     assert proposals["updates"][0] == {"type": "updates"}
     for name in ("phoenix", "badjob", "clock", "dbus", "systemd-journald", "getty-tty1"):
