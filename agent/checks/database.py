@@ -7,7 +7,7 @@ and only the lines of that start count.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -402,16 +402,19 @@ def judge_recovery(
     )
 
 
+def compare(value: float, warning: float | None, critical: float | None) -> Status:
+    """How a value is, by limits that it must not reach."""
+    if critical is not None and value >= critical:
+        return Status.CRITICAL
+    return Status.WARNING if warning is not None and value >= warning else Status.OK
+
+
 def judge_share(
     subject: Subject, taken: float, limit: float, *, warning: float | None, critical: float | None
 ) -> Finding:
     """The finding on how many of its connections are taken; the limits are in percent."""
     percent = 100.0 * taken / limit if limit else 0.0
-    status = Status.OK
-    if critical is not None and percent >= critical:
-        status = Status.CRITICAL
-    elif warning is not None and percent >= warning:
-        status = Status.WARNING
+    status = compare(percent, warning, critical)
     summary = f"has {taken:.0f} of {limit:.0f} connections taken"
     return subject.part(
         "connections",
@@ -450,6 +453,54 @@ class Sample:
             for finding in self.findings
         )
         return fine and self.start == unit.start and now - self.at < every
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How servers of one type are asked and judged. All take the check's options first."""
+
+    #: Whether it reads, and no more: the answer, and what its log said: nothing.
+    ask: Callable[[Any], Awaitable[tuple[Any, Any]]]
+    #: Everything that the server and its log say, with what an earlier closer look kept.
+    look_closely: Callable[[Any, Machine, Unit, Sample | None], Awaitable[tuple[Any, Any]]]
+    #: The findings on what a server that is up answered, or did not, and what its log said.
+    judge: Callable[[Any, Machine, Unit, Any, Any], Awaitable[tuple[Finding, ...]]]
+    #: The finding on one that is not up.
+    judge_down: Callable[[Any, Machine, Unit], Awaitable[Finding]]
+
+
+async def look_at(kind: Kind, options: Any, machine: Machine) -> tuple[Finding, ...]:
+    """One look at a server: at its unit, then by asking it. Raises Unavailable.
+
+    Answers have `trouble`, None where the server read.
+    """
+    unit = await see_unit(options.unit, machine)
+    if not unit.up:
+        return recall(machine, options.unit, (await kind.judge_down(options, machine, unit),))
+    now = machine.clock.now()
+    sample: Sample | None = machine.memory.notes.get("sample")
+    if sample is not None and sample.holds(unit, now, options.deep_every):
+        answer, said = await kind.ask(options)
+        if answer.trouble is None:
+            return sample.findings
+    else:
+        answer, said = await kind.look_closely(options, machine, unit, sample)
+    if answer.trouble is not None:
+        machine.memory.notes.pop("sample", None)
+        now_unit = await see_unit(options.unit, machine)
+        if not now_unit.up:
+            finding = await kind.judge_down(options, machine, now_unit)
+            return recall(machine, options.unit, (finding,))
+        if now_unit.start != unit.start:
+            return recall(machine, options.unit, (judge_restarted(now_unit),))
+        findings = await kind.judge(options, machine, unit, answer, said)
+        return recall(machine, options.unit, findings)
+    findings = await kind.judge(options, machine, unit, answer, said)
+    machine.memory.notes["sample"] = Sample(
+        at=now, start=unit.start, findings=findings, kept=answer
+    )
+    remember_failing(machine, options.unit, findings)
+    return findings
 
 
 def recall(machine: Machine, unit: str, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

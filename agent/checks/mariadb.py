@@ -145,32 +145,11 @@ class MariadbOptions(database.DatabaseOptions):
 
 async def look(options: MariadbOptions, machine: Machine) -> tuple[Finding, ...]:
     """One finding on the server, and further ones on its parts. Raises Unavailable."""
-    unit = await database.see_unit(options.unit, machine)
-    if not unit.up:
-        return await _judge_down(options, machine, unit)
-    now = machine.clock.now()
-    sample: Sample | None = machine.memory.notes.get("sample")
-    if sample is not None and sample.holds(unit, now, options.deep_every):
-        answer, said = await ask_mariadb(_asked(options)), Said()
-        if answer.trouble is None:
-            return sample.findings
-    else:
-        answer, said = await _look_closely(options, machine, unit, sample)
-    if answer.trouble is not None:
-        machine.memory.notes.pop("sample", None)
-        now_unit = await database.see_unit(options.unit, machine)
-        if not now_unit.up:
-            return await _judge_down(options, machine, now_unit)
-        if now_unit.start != unit.start:
-            return database.recall(machine, options.unit, (database.judge_restarted(now_unit),))
-        findings = await judge(options, machine, unit, answer, said)
-        return database.recall(machine, options.unit, findings)
-    findings = await judge(options, machine, unit, answer, said)
-    machine.memory.notes["sample"] = Sample(
-        at=now, start=unit.start, findings=findings, kept=answer
-    )
-    database.remember_failing(machine, options.unit, findings)
-    return findings
+    return await database.look_at(_KIND, options, machine)
+
+
+async def _ask(options: MariadbOptions) -> tuple[MariadbAnswer, Said]:
+    return await ask_mariadb(_asked(options)), Said()
 
 
 def _open_log(options: MariadbOptions, machine: Machine, unit: Unit) -> StartLog:
@@ -178,11 +157,10 @@ def _open_log(options: MariadbOptions, machine: Machine, unit: Unit) -> StartLog
     return StartLog(machine=machine, state=unit.state, file=file, begins=BEGINS)
 
 
-async def _judge_down(options: MariadbOptions, machine: Machine, unit: Unit) -> tuple[Finding, ...]:
+async def _judge_down(options: MariadbOptions, machine: Machine, unit: Unit) -> Finding:
     log = _open_log(options, machine, unit)
     finding = await database.judge_down(unit, log, SIGNATURES, RECOVERING)
-    finding = await _judge_hanging(unit, finding, log)
-    return database.recall(machine, options.unit, (finding,))
+    return await _judge_hanging(unit, finding, log)
 
 
 def _asked(options: MariadbOptions, **more: bool) -> Asked:
@@ -290,6 +268,9 @@ async def judge(
     return tuple(parts)
 
 
+_KIND = database.Kind(ask=_ask, look_closely=_look_closely, judge=judge, judge_down=_judge_down)
+
+
 async def _judge_server(
     subject: Subject, answer: MariadbAnswer, machine: Machine, *, wants_write: bool
 ) -> Finding:
@@ -370,7 +351,7 @@ def _judge_parts(subject: Subject, options: MariadbOptions, answer: MariadbAnswe
 def _judge_blocked(subject: Subject, options: MariadbOptions, answer: MariadbAnswer) -> Finding:
     waiting = [each for each in answer.waiting if each.state != WAITS_FOR_ROOM]
     longest = max((each.seconds for each in waiting), default=0.0)
-    status = _compare(longest, options.warning.blocked, options.critical.blocked)
+    status = database.compare(longest, options.warning.blocked, options.critical.blocked)
     if waiting:
         first = max(waiting, key=lambda each: each.seconds)
         summary = (
@@ -386,12 +367,6 @@ def _judge_blocked(subject: Subject, options: MariadbOptions, answer: MariadbAns
         fit_line(summary),
         measurements={"blocked_count": float(len(waiting)), "blocked_seconds": longest},
     )
-
-
-def _compare(value: float, warning: float | None, critical: float | None) -> Status:
-    if critical is not None and value >= critical:
-        return Status.CRITICAL
-    return Status.WARNING if warning is not None and value >= warning else Status.OK
 
 
 def _judge_source(subject: Subject, options: MariadbOptions, source: Mapping[str, str]) -> Finding:
@@ -425,7 +400,7 @@ def _judge_source(subject: Subject, options: MariadbOptions, source: Mapping[str
     elif source.get("Seconds_Behind_Master", "").isdigit():
         lag = float(source["Seconds_Behind_Master"])
         measurements["replication_lag_seconds"] = lag
-        status = _compare(lag, options.warning.lag, options.critical.lag)
+        status = database.compare(lag, options.warning.lag, options.critical.lag)
         cause = "" if status is Status.OK else "replication-lag"
         summary = f"is {format_duration(lag)} behind {host}" if lag else summary
     return subject.part(name, status, cause, summary, measurements=measurements, facts=facts)
@@ -443,7 +418,7 @@ async def _judge_binlogs(
     except (OSError, Hung) as error:
         summary = f"has binary logs that cannot be looked at: {error}"
         return subject.part("binlogs", Status.UNKNOWN, "unavailable", summary)
-    status = _compare(size, options.warning.binlogs, options.critical.binlogs)
+    status = database.compare(size, options.warning.binlogs, options.critical.binlogs)
     return subject.part(
         "binlogs",
         status,
