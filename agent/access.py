@@ -15,6 +15,8 @@ class Role(StrEnum):
     REPORTER = "reporter"
     #: Sees everything that holds no secret.
     VIEWER = "viewer"
+    #: Sees it, and injects faults where this host allows drills.
+    DRILLER = "driller"
     #: Sees it, reports, and gives orders about incidents, runs and silences.
     OPERATOR = "operator"
     #: All of it, and makes tokens, reloads the configuration.

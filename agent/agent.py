@@ -14,6 +14,9 @@ from agent.access import Token as Token
 from agent.audit.result import Audit as Audit
 from agent.audit.result import Defect as Defect
 from agent.audit.words import tell_verdict as tell_verdict
+from agent.core.drill import Drill as Drill
+from agent.core.drill import DrillOutcome as DrillOutcome
+from agent.core.drill import DrillState as DrillState
 from agent.core.model import (
     Evidence,
     Finding,
@@ -37,6 +40,9 @@ from agent.told import Taken as Taken
 from agent.watcher import Lateness as Lateness
 
 T = TypeVar("T")
+
+#: A drill is judged within so many seconds at the latest.
+LONGEST_DRILL = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +289,24 @@ class AgentFacade(Protocol):
 
         Raises NotFound for a check that is not configured, and Invalid for one of another type.
         """
+        ...
+
+    # Drills
+
+    async def drills(self, *, limit: int = 50, before: str | None = None) -> Page[Drill]: ...
+    async def drill(self, drill_id: str) -> Drill: ...
+    async def start_drill(
+        self, fault: str, options: Mapping[str, Any], *, seconds: float, by: str
+    ) -> Drill:
+        """Has a fault injected, and does not wait for it.
+
+        Raises NotFound for one that is not on offer, Invalid for its options, Conflict where this
+        host does not allow drills now, and Unavailable where nothing would undo it.
+        """
+        ...
+
+    async def end_drill(self, drill_id: str, *, by: str) -> Drill:
+        """Has its fault undone now, and does not wait for it. One that has ended stays as it is."""
         ...
 
     # Silences

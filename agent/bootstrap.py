@@ -9,7 +9,7 @@ import logging
 import math
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from agent.core.model import (
     Evidence,
     Finding,
     Host,
+    Incident,
     Instant,
     Looked,
     Notice,
@@ -38,6 +39,8 @@ from agent.core.model import (
     Status,
 )
 from agent.discovery import Discovery, compare, find_proposals
+from agent.drills.conductor import Conductor, Surroundings
+from agent.drills.sight import Eye
 from agent.engine import Engine, Listener
 from agent.errors import HostmendError, NotFound
 from agent.feed import Feed
@@ -56,7 +59,7 @@ from agent.settings import Settings
 from agent.store import origin
 from agent.store.history import History
 from agent.store.home import HISTORY, Home, make_private
-from agent.store.state import State
+from agent.store.state import Listing, State
 from agent.tokens import Tokens
 from agent.told import Report
 from agent.triggers import open_triggers
@@ -73,6 +76,9 @@ _TEND_EVERY = 5.0
 #: Seconds between prunings of the history, and how long it is kept.
 _PRUNE_EVERY = 3600.0
 _HISTORY_FOR = 30 * 24 * 3600.0
+
+#: Incidents among which a drill looks for its own.
+_RECENT = 100
 
 #: Where an operator's own remedies live, beside the main configuration file.
 _OWN_REMEDIES = "playbooks"
@@ -98,6 +104,11 @@ def find_remedies(settings: Settings) -> Catalog:
 
 def remedy_dirs(settings: Settings) -> tuple[Path, ...]:
     return (SHIPPED, settings.config.parent / _OWN_REMEDIES)
+
+
+def find_faults(settings: Settings) -> Catalog:
+    """The faults on offer for drills, described as remedies are."""
+    return Catalog.load([directory / "faults" for directory in remedy_dirs(settings)])
 
 
 def read_config(settings: Settings, clock: Clock) -> Loaded:
@@ -262,6 +273,31 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         async def read() -> Loaded:
             return await asyncio.to_thread(read_config, settings, clock)
 
+        async def keep_drill(number: int, body: str) -> int:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(
+                history_writer, history.keep_drill, number, clock.now(), body
+            )
+
+        async def list_recent() -> tuple[Incident, ...]:
+            recent = Listing(limit=_RECENT)
+            return await engine.read(lambda state: state.list_incidents(recent))
+
+        conductor = Conductor(
+            identity=identity,
+            around=Surroundings(
+                faults=lambda: find_faults(settings),
+                eyes=lambda: _list_eyes(config()),
+                incidents=list_recent,
+                holds=lambda: {i: f"{h.hold}: {h.detail}" for i, h in engine.last.holds.items()},
+                why_not=lambda: _why_no_drill(engine, clock),
+                keep=keep_drill,
+                tell=lambda text: feed.put(clock.now(), "agent", {"text": text}),
+            ),
+            clock=clock,
+        )
+        stack.push_async_callback(conductor.close)
+
         agent = RunningAgent(
             parts=Parts(
                 engine=engine,
@@ -275,10 +311,11 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
                 tokens=Tokens(state=state, read=engine.read, now=clock.now),
                 clock=clock,
                 tell=tell,
+                conductor=conductor,
             ),
             loaded=loaded,
             try_routes=mail.try_routes,
-            find_troubles=lambda: (home.trouble, history.trouble),
+            find_troubles=lambda: (home.trouble, history.trouble, conductor.trouble),
             identity=identity,
             read_config=read,
             apply_config=apply,
@@ -297,6 +334,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         await selfwatch.take_up()
         await _take_up(engine, home, doubt)
         worker.start()
+        await agent.take_up_drill()
         await engine.take(Reconfigured())
         await spare.keep(loaded.config.warm)
         await watch(loaded.config)
@@ -452,6 +490,43 @@ def _make_repaired(engine: Engine) -> Callable[[str], Instant | None]:
         return max((run.ended for run in runs if run.ended is not None), default=None)
 
     return repaired
+
+
+def _list_eyes(config: Config) -> dict[str, Eye]:
+    """The checks as drills see them."""
+    return {
+        name: Eye(
+            type=check.type.name,
+            names=frozenset(
+                _list_words(
+                    [check.options.model_dump(), *(step.options for step in check.policy.ladder)]
+                )
+            ),
+        )
+        for name, check in config.checks.items()
+    }
+
+
+def _list_words(value: object) -> Iterator[str]:
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _list_words(part)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            yield from _list_words(part)
+
+
+def _why_no_drill(engine: Engine, clock: Clock) -> str:
+    """Why nothing would be repaired now, whatever the fault; empty when it would."""
+    host = engine.host
+    if host.doubt is not None:
+        return "this host is not confirmed; say `hostmend confirm`"
+    paused = host.paused
+    if paused is not None and (paused.until is None or clock.now() < paused.until):
+        return f"{paused.by} paused repairs; say `hostmend resume`"
+    return ""
 
 
 def _make_forget(machine: Machine) -> Listener:

@@ -34,6 +34,7 @@ from agent.audit.result import Audit, dump_audit, load_audit
 from agent.checks.push import PushOptions, read_alert, wants
 from agent.clock import Clock
 from agent.config import Config, LoadedCheck
+from agent.core.drill import Drill
 from agent.core.holds import (
     NextStep,
     count_attempts,
@@ -64,6 +65,7 @@ from agent.core.model import (
     Verb,
 )
 from agent.core.units import format_duration
+from agent.drills.conductor import Conductor, read_drill
 from agent.engine import Engine
 from agent.errors import (
     ConfigError,
@@ -126,6 +128,7 @@ class Parts:
     clock: Clock
     #: Remembers reports on a check, durably, by somebody. Raises Invalid.
     tell: Callable[[str, PushOptions, Sequence[Report], str], Awaitable[None]]
+    conductor: Conductor
 
 
 class RunningAgent:
@@ -415,6 +418,43 @@ class RunningAgent:
             raise Invalid(f"cannot audit {check}: it is of type {status.type}, and not site")
         self._parts.watcher.request((check,))
         return status
+
+    # Drills
+
+    async def take_up_drill(self) -> None:
+        """At the start: what another agent began is undone."""
+        found = await self._list_drills(limit=1, before=None)
+        await self._parts.conductor.take_up(found[0] if found else None)
+
+    async def drills(self, *, limit: int = 50, before: str | None = None) -> Page[Drill]:
+        last = _check_id(before, "d")
+        found = await self._list_drills(
+            limit=limit + 1, before=None if last is None else number_of(last)
+        )
+        return _page(found, limit)
+
+    async def drill(self, drill_id: str) -> Drill:
+        number = number_of(_check_id(drill_id, "d") or "")
+        for found in await self._list_drills(limit=1, before=number + 1):
+            if found.id == f"d{number}":
+                return found
+        raise NotFound(f"cannot find drill {drill_id}: it is not kept, or never was")
+
+    async def _list_drills(self, *, limit: int, before: int | None) -> tuple[Drill, ...]:
+        loop = asyncio.get_running_loop()
+        history = self._parts.history
+        rows = await loop.run_in_executor(
+            self._parts.history_writer, lambda: history.list_drills(limit=limit, before=before)
+        )
+        return tuple(read_drill(number, body) for number, body in rows)
+
+    async def start_drill(
+        self, fault: str, options: Mapping[str, Any], *, seconds: float, by: str
+    ) -> Drill:
+        return await self._parts.conductor.start(fault, options, budget=seconds, by=by)
+
+    async def end_drill(self, drill_id: str, *, by: str) -> Drill:
+        return await self._parts.conductor.end(await self.drill(drill_id), by=by)
 
     # Incidents
 

@@ -26,6 +26,7 @@ from api.routes import (
     actions,
     audits,
     checks,
+    drills,
     events,
     health,
     incidents,
@@ -62,7 +63,7 @@ class Route:
         return self.method != "GET"
 
 
-_OPEN, _REPORTER, _VIEWER, _OPERATOR, _ADMIN = Access
+_OPEN, _REPORTER, _VIEWER, _DRILLER, _OPERATOR, _ADMIN = Access
 
 # fmt: off
 ROUTES = (
@@ -104,6 +105,10 @@ ROUTES = (
     Route("GET",  "/v1/audits", _VIEWER, audits.list_audits, (422,)),
     Route("GET",  "/v1/audits/{id}", _VIEWER, audits.show_audit, (404, 422)),
     Route("POST", "/v1/audits", _OPERATOR, audits.start_audit, (404,), 202),
+    Route("GET",  "/v1/drills", _VIEWER, drills.list_drills, (422,)),
+    Route("GET",  "/v1/drills/{id}", _VIEWER, drills.show_drill, (404, 422)),
+    Route("POST", "/v1/drills", _DRILLER, drills.start_drill, (404, 409), 202),
+    Route("DELETE", "/v1/drills/{id}", _DRILLER, drills.end_drill, (404,)),
     Route("GET",  "/v1/actions", _VIEWER, actions.list_actions, (422,)),
     Route("GET",  "/v1/tokens", _ADMIN, tokens.list_tokens, (422,)),
     Route("GET",  "/v1/tokens/{id}", _ADMIN, tokens.show_token, (404, 422)),

@@ -42,6 +42,7 @@ class Access(StrEnum):
     OPEN = "open"
     REPORTER = "reporter"
     VIEWER = "viewer"
+    DRILLER = "driller"
     OPERATOR = "operator"
     ADMIN = "admin"
 
@@ -52,13 +53,15 @@ class Access(StrEnum):
 
 _SEEING = frozenset({Access.OPEN, Access.VIEWER})
 _ORDERING = _SEEING | {Access.REPORTER, Access.OPERATOR}
-#: What each role includes. Who reports sees nothing, and who sees does not report.
+#: What each role includes. Who reports sees nothing, and who sees does not report. An operator's
+#: token is for production too, and injects no faults.
 _RIGHTS = {
     Access.OPEN: frozenset({Access.OPEN}),
     Access.REPORTER: frozenset({Access.OPEN, Access.REPORTER}),
     Access.VIEWER: _SEEING,
+    Access.DRILLER: _SEEING | {Access.DRILLER},
     Access.OPERATOR: _ORDERING,
-    Access.ADMIN: _ORDERING | {Access.ADMIN},
+    Access.ADMIN: _ORDERING | {Access.DRILLER, Access.ADMIN},
 }
 
 

@@ -15,7 +15,16 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from agent import agent as facade
-from agent.agent import ActionOutcome, Alert, Report, Role, tell_verdict
+from agent.agent import (
+    LONGEST_DRILL,
+    ActionOutcome,
+    Alert,
+    DrillOutcome,
+    DrillState,
+    Report,
+    Role,
+    tell_verdict,
+)
 from agent.core import model
 from agent.core.model import (
     Changes,
@@ -480,6 +489,50 @@ class AuditResult(Audit):
             defects=[Defect.of(defect) for defect in audit.defects],
             fixed=audit.fixed,
             notes=audit.notes,
+        )
+
+
+class Drill(Wire):
+    """A fault that was injected on purpose, and what the agent made of it."""
+
+    id: str
+    fault: str
+    options: dict[str, Any]
+    by: str
+    state: DrillState = Field(strict=False)
+    outcome: DrillOutcome | None = Field(strict=False, description="null: not judged yet")
+    detail: str = Field(description="How it went, in one sentence")
+    trouble: str = Field(description="Why the fault is not undone yet; empty while nothing is")
+    ordered: When
+    within_seconds: float = Field(description="From the injection until a look must prove a repair")
+    injected: When | None
+    detected: When | None
+    healed: When | None
+    verified: When | None
+    undone: When | None
+    checks: list[str] = Field(description="Those of this host that could see the fault")
+    incidents: list[str] = Field(description="Those that it may have brought about")
+
+    @classmethod
+    def of(cls, drill: facade.Drill) -> Self:
+        return cls.make(
+            id=drill.id,
+            fault=drill.fault,
+            options=drill.options,
+            by=drill.by,
+            state=drill.state,
+            outcome=drill.outcome,
+            detail=drill.detail,
+            trouble=drill.trouble,
+            ordered=write_instant(drill.ordered),
+            within_seconds=drill.budget,
+            injected=_when(drill.injected),
+            detected=_when(drill.detected),
+            healed=_when(drill.healed),
+            verified=_when(drill.verified),
+            undone=_when(drill.undone),
+            checks=drill.checks,
+            incidents=drill.incidents,
         )
 
 
@@ -1112,6 +1165,20 @@ class AuditOrder(Order):
     """Have a site audited."""
 
     check: str = Field(max_length=200, description="A configured check of type `site`")
+
+
+class DrillOrder(Order):
+    """Inject a fault."""
+
+    fault: str = Field(max_length=64, description="Its name: `hostmend drill faults` lists them")
+    options: dict[str, Any] = Field(default={}, max_length=50)
+    within_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        le=LONGEST_DRILL,
+        allow_inf_nan=False,
+        description="The agent must have detected, healed and verified within this",
+    )
 
 
 class SilenceOrder(Order):

@@ -34,6 +34,8 @@ class JobRequest:
     changes: Changes = Changes.SERVICE
     #: The values that `allow: configured` options take.
     configured: tuple[Any, ...] = ()
+    #: Play its `undo.yml` instead: a fault of a drill has one.
+    undo: bool = False
 
 
 _REQUEST = TypeAdapter(JobRequest)

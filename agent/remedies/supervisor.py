@@ -138,7 +138,7 @@ class Supervisor:
         unchecked = find_unchecked(remedy.path) if request.preview else frozenset()
         work = {
             "run_id": request.run_id,
-            "playbook": str(remedy.playbook),
+            "playbook": str(remedy.path / "undo.yml" if request.undo else remedy.playbook),
             "variables": {name: make_inert(value) for name, value in options.items()},
             "preview": request.preview,
             "interpreter": choose_interpreter(remedy.path, remedy.interpreter),

@@ -1,4 +1,4 @@
-"""What is good to have and may be lost: evidence, the events of runs, and audits of sites."""
+"""What is good to have and may be lost: evidence, the events of runs, audits of sites, drills."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ _log = logging.getLogger(__name__)
 
 _SUFFIXES = ("", "-wal", "-shm")
 #: When a row of each table is of, and how many rows memory keeps for a file that takes none.
-_IN_MEMORY = {"evidence": ("taken", 500), "run_event": ("at", 500), "audit": ("at", 10)}
-#: Audits that are kept.
+_IN_MEMORY = {
+    "evidence": ("taken", 500),
+    "run_event": ("at", 500),
+    "audit": ("at", 10),
+    "drill": ("at", 50),
+}
+#: Audits that are kept, and drills.
 KEPT_AUDITS = 200
+KEPT_DRILLS = 500
 _CUT = (
     "DELETE FROM {table} WHERE {column} < "
     "(SELECT {column} FROM {table} ORDER BY {column} DESC LIMIT 1 OFFSET ?)"
@@ -37,6 +43,8 @@ CREATE TABLE IF NOT EXISTS run_event (run TEXT NOT NULL, number INTEGER NOT NULL
 CREATE INDEX IF NOT EXISTS run_event_at ON run_event (at);
 CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, name TEXT NOT NULL,
     at REAL NOT NULL, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS drill (number INTEGER PRIMARY KEY, at REAL NOT NULL,
+    body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS memory (name TEXT NOT NULL, key TEXT NOT NULL,
     value TEXT NOT NULL, PRIMARY KEY (name, key)) WITHOUT ROWID;
 """
@@ -178,6 +186,25 @@ class History:
         newest = sorted(rows, key=lambda row: -int(row[0]))[:limit]
         return tuple(KeptAudit(number=row[0], check=row[1], body=row[2]) for row in newest)
 
+    def keep_drill(self, number: int, at: Instant, body: str) -> int:
+        """Keeps a drill, as JSON, in the place of what was kept of it; 0: a new one. Its number."""
+        if not number:
+            number = max(row[0] or 0 for row in self._read("SELECT max(number) FROM drill")) + 1
+        self._write("INSERT OR REPLACE INTO drill VALUES (?, ?, ?)", [(number, at, body)])
+        self._write("DELETE FROM drill WHERE number <= ?", [(number - KEPT_DRILLS,)])
+        return number
+
+    def list_drills(self, *, limit: int, before: int | None = None) -> tuple[tuple[int, str], ...]:
+        """Drills with a number below `before`, newest first: number and JSON."""
+        rows = self._read(
+            "SELECT number, body FROM drill WHERE number < ? ORDER BY number DESC LIMIT ?",
+            2**62 if before is None else before,
+            limit,
+        )
+        # What memory has of one is later than what the file took.
+        latest = {int(number): str(body) for number, body in rows}
+        return tuple(sorted(latest.items(), reverse=True)[:limit])
+
     def remember(self, check: str, changed: Mapping[str, str | None]) -> None:
         """Keeps what a check remembers, by key; None: forgotten."""
         gone = [(check, key) for key, value in changed.items() if value is None]
@@ -196,6 +223,7 @@ class History:
         self._write("DELETE FROM evidence WHERE taken < ?", [(before,)])
         self._write("DELETE FROM run_event WHERE at < ?", [(before,)])
         self._write("DELETE FROM audit WHERE at < ?", [(before,)])
+        self._write("DELETE FROM drill WHERE at < ?", [(before,)])
 
     def find_last_number(self) -> int:
         """The highest number of an incident or run that is spoken of here."""

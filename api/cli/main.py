@@ -18,6 +18,7 @@ from api.cli import (
     audit,
     checks,
     demo,
+    drills,
     incidents,
     init,
     notices,
@@ -84,6 +85,19 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
     "maintenance": (
         "What is neither spoken of nor repaired while somebody works on it.",
         {"run": silences.run},
+    ),
+    "drill": (
+        "Faults injected on purpose, on a host that allows them.",
+        {
+            "allow": drills.allow,
+            "forbid": drills.forbid,
+            "faults": drills.list_faults,
+            "run": drills.run,
+            "list": drills.list_drills,
+            "show": drills.show,
+            "end": drills.end,
+            "guard": drills.guard,
+        },
     ),
     "token": (
         "Who may come in over the network.",

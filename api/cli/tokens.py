@@ -16,6 +16,7 @@ TokenId = Annotated[str, typer.Argument(metavar="ID", help="The token's id, such
 class _Role(StrEnum):
     REPORTER = "reporter"
     VIEWER = "viewer"
+    DRILLER = "driller"
     OPERATOR = "operator"
     ADMIN = "admin"
 

@@ -75,6 +75,9 @@ class AgentContract:
             agent.run_remedy("nothing", {}, preview=False, by=BY),
             agent.audit("a999999"),
             agent.start_audit("nothing", by=BY),
+            agent.drill("d999999"),
+            agent.end_drill("d999999", by=BY),
+            agent.start_drill("nothing", {}, seconds=60, by=BY),
             agent.silence("s999999"),
             agent.end_silence("s999999", by=BY),
             agent.token("t999999"),
@@ -82,6 +85,11 @@ class AgentContract:
         ):
             with pytest.raises(NotFound):
                 await asked
+
+    async def test_a_fault_takes_no_option_that_it_does_not_have(self, scene: Scene) -> None:
+        for options in ({"unit": "x.service", "nothing": 1}, {"unit": "x.service", "keep": "/x"}):
+            with pytest.raises(Invalid):
+                await scene.agent.start_drill("kill-service", options, seconds=60, by=BY)
 
     async def test_a_check_that_looks_by_itself_is_not_reported_on(self, scene: Scene) -> None:
         with pytest.raises(Conflict, match="it looks by itself"):

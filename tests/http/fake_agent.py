@@ -17,6 +17,9 @@ from agent.agent import (
     AuditRecord,
     CheckStatus,
     Defect,
+    Drill,
+    DrillOutcome,
+    DrillState,
     EvidenceItem,
     Explanation,
     IncidentReport,
@@ -159,6 +162,25 @@ def make_audit(number: int) -> AuditRecord:
     )
 
 
+def make_drill(number: int, **changes: Any) -> Drill:
+    drill = Drill(
+        id=f"d{number}",
+        fault="kill-service",
+        options={"unit": "nginx.service"},
+        by="tester",
+        ordered=START + number,
+        budget=120.0,
+        checks=("web",),
+        state=DrillState.ENDED,
+        outcome=DrillOutcome.PASSED,
+        detail="detected, healed and verified in 2.0 s",
+        injected=START + number + 1,
+        detected=START + number + 1.5,
+        incidents=("i1",),
+    )
+    return replace(drill, **changes)
+
+
 CLEAN = replace(
     RESTART,
     name="clean-disk",
@@ -199,6 +221,9 @@ class FakeAgent:
         }
         self.silence_list: tuple[Silence, ...] = ()
         self.audit_list: tuple[AuditRecord, ...] = ()
+        self.drill_list: dict[str, Drill] = {}
+        #: Why this host allows no drills; empty: it does.
+        self.no_drills = ""
         #: Those that the configuration opens.
         self.windows: tuple[Silence, ...] = ()
         self.token_list: dict[str, Token] = {}
@@ -498,6 +523,35 @@ class FakeAgent:
     async def audit(self, audit_id: str) -> AuditRecord:
         return _find({a.id: a for a in self.audit_list}, audit_id, "audit")
 
+    async def drills(self, *, limit: int = 50, before: str | None = None) -> Page[Drill]:
+        return _page(list(self.drill_list.values()), lambda drill: drill.id, limit, before)
+
+    async def drill(self, drill_id: str) -> Drill:
+        return _find(self.drill_list, drill_id, "drill")
+
+    async def start_drill(
+        self, fault: str, options: Mapping[str, Any], *, seconds: float, by: str
+    ) -> Drill:
+        self._maybe_break()
+        if fault != "kill-service":
+            raise NotFound(f"cannot find a fault {fault!r}: there are kill-service")
+        if set(options) - {"unit"}:
+            raise Invalid(f"cannot run {fault}: its options are unit")
+        if self.no_drills:
+            raise Conflict(f"cannot start a drill: {self.no_drills}")
+        drill = make_drill(
+            len(self.drill_list) + 1, options=dict(options), budget=seconds, by=by, outcome=None
+        )
+        self.drill_list[drill.id] = drill
+        self.orders.append((f"drill {fault}", by))
+        return drill
+
+    async def end_drill(self, drill_id: str, *, by: str) -> Drill:
+        drill = replace(await self.drill(drill_id), state=DrillState.ENDED)
+        self.drill_list[drill.id] = drill
+        self.orders.append((f"end {drill_id}", by))
+        return drill
+
     async def start_audit(self, check: str, *, by: str) -> CheckStatus:
         self._maybe_break()
         status = self.check(check)
@@ -720,6 +774,7 @@ def make_busy_agent(now: Callable[[], float] = lambda: START + 600) -> FakeAgent
         agent.check_list["root-disk"], name="pages", type="site", ladder=(), every=900.0
     )
     agent.audit_list = (make_audit(1), make_audit(2))
+    agent.drill_list = {drill.id: drill for drill in (make_drill(1), make_drill(2))}
     healed = make_incident(
         1,
         state=State.RESOLVED,

@@ -93,6 +93,15 @@ def test_who_reports_sees_nothing_and_orders_nothing() -> None:
     }
 
 
+def test_faults_are_injected_by_drillers_and_admins_alone() -> None:
+    faults = {(r.method, r.path) for r in ROUTES if r.access is Access.DRILLER}
+    assert faults == {("POST", "/v1/drills"), ("DELETE", "/v1/drills/{id}")}
+    may = {role for role in Access if role.allows(Access.DRILLER)}
+    assert may == {Access.DRILLER, Access.ADMIN}
+    acts = {(r.method, r.path) for r in ROUTES if r.acts and Access.DRILLER.allows(r.access)}
+    assert acts == faults
+
+
 async def test_a_request_without_a_known_connection_has_no_caller(agent: FakeAgent) -> None:
     assert await identify({"type": "http"}, agent) is None
     peer = TcpPeer(address="::1")

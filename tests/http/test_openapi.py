@@ -76,6 +76,8 @@ async def test_what_is_answered_is_what_it_tells(web) -> None:
         ("/v1/checks", "Page_Check_"),
         ("/v1/audits", "Page_Audit_"),
         ("/v1/audits/a1", "AuditResult"),
+        ("/v1/drills", "Page_Drill_"),
+        ("/v1/drills/d1", "Drill"),
         ("/v1/nothing", "Problem"),
     ):
         schema = {

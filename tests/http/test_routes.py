@@ -40,6 +40,8 @@ ANSWERS: dict[str, Any] = {
     "/v1/audits": schemas.Page[schemas.Audit],
     "/v1/audits?check=pages": schemas.Page[schemas.Audit],
     "/v1/audits/a1": schemas.AuditResult,
+    "/v1/drills": schemas.Page[schemas.Drill],
+    "/v1/drills/d1": schemas.Drill,
     "/v1/remedies": schemas.Page[schemas.Remedy],
     "/v1/remedies/clean-disk": schemas.Remedy,
     "/v1/runs": schemas.Page[schemas.Run],
@@ -288,3 +290,21 @@ async def test_an_audit_is_ordered_by_its_check(web) -> None:
     for check, status in (("web", 422), ("nothing", 404)):
         answer = await web.unix.post("/v1/audits", json={"check": check})
         assert answer.status_code == status
+
+
+async def test_a_drill_is_started_told_and_ended(web) -> None:
+    order = {"fault": "kill-service", "options": {"unit": "nginx.service"}, "within_seconds": 60}
+    answer = await web.unix.post("/v1/drills", json=order)
+    assert (answer.status_code, answer.json()["id"]) == (202, "d3")
+    assert (answer.json()["within_seconds"], answer.json()["outcome"]) == (60, None)
+    assert web.agent.orders[-1][0] == "drill kill-service"
+    assert (await web.unix.delete("/v1/drills/d3")).json()["state"] == "ended"
+    for changes, status in (
+        ({"fault": "nothing"}, 404),
+        ({"options": {"nothing": 1}}, 422),
+        ({"within_seconds": 0}, 422),
+    ):
+        assert (await web.unix.post("/v1/drills", json=order | changes)).status_code == status
+    web.agent.no_drills = "this host does not allow any"
+    refused = await web.unix.post("/v1/drills", json=order)
+    assert (refused.status_code, "does not allow" in refused.json()["detail"]) == (409, True)

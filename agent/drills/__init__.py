@@ -1,0 +1,1 @@
+"""Drills: faults injected on purpose, each undone by a process that outlives everything else."""
