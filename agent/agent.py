@@ -31,6 +31,11 @@ from agent.core.model import (
     Transition,
 )
 from agent.feed import LiveEvent as LiveEvent
+from agent.reports.digest import LONGEST_DIGEST as LONGEST_DIGEST
+from agent.reports.digest import Digest as Digest
+from agent.reports.digest import Times as Times
+from agent.reports.digest import write_digest as write_digest
+from agent.reports.digest import write_headline as write_headline
 from agent.reports.incident import IncidentReport as IncidentReport
 from agent.reports.markdown import render_markdown as render_markdown
 from agent.reports.page import render_page as render_page
@@ -228,6 +233,10 @@ class AgentFacade(Protocol):
     async def explain(self, incident_id: str) -> Explanation: ...
     async def report(self, incident_id: str) -> IncidentReport:
         """All that is known of an incident as a report, without secrets."""
+        ...
+
+    async def digest(self, *, seconds: float | None = None) -> Digest:
+        """What happened within the last so many seconds; None: since the last digest was sent."""
         ...
 
     async def acknowledge(self, incident_id: str, *, by: str) -> Incident: ...

@@ -38,6 +38,7 @@ from agent.core.model import (
     RunState,
     Status,
 )
+from agent.digester import Digester
 from agent.discovery import Discovery, compare, find_proposals
 from agent.drills.conductor import Conductor, Surroundings
 from agent.drills.sight import Eye
@@ -297,6 +298,13 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             clock=clock,
         )
         stack.push_async_callback(conductor.close)
+        digester = Digester(
+            engine=engine,
+            watcher=watcher,
+            config=config,
+            memories=memories,
+            host=host_name,
+        )
 
         agent = RunningAgent(
             parts=Parts(
@@ -312,6 +320,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
                 clock=clock,
                 tell=tell,
                 conductor=conductor,
+                digester=digester,
             ),
             loaded=loaded,
             try_routes=mail.try_routes,
@@ -343,6 +352,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             stack.push_async_callback(_end, packing)
         await check_routes()
         tending = asyncio.ensure_future(_tend(engine, home, history, history_writer))
+        stack.push_async_callback(_end, asyncio.ensure_future(digester.keep_sending()))
         try:
             yield agent
         finally:

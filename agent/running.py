@@ -65,6 +65,7 @@ from agent.core.model import (
     Verb,
 )
 from agent.core.units import format_duration
+from agent.digester import Digester
 from agent.drills.conductor import Conductor, read_drill
 from agent.engine import Engine
 from agent.errors import (
@@ -82,6 +83,7 @@ from agent.host.machine import Machine
 from agent.remedies.catalog import Catalog
 from agent.remedies.description import Remedy
 from agent.remedies.options import check_options
+from agent.reports.digest import LONGEST_DIGEST, Digest
 from agent.reports.incident import LISTED, Earlier, Exhibit, IncidentReport, make_report
 from agent.store import origin
 from agent.store.history import History
@@ -99,6 +101,9 @@ _KEPT_DEFECTS = 500
 
 #: Earlier incidents of a check that a report looks through.
 _EARLIER = 500
+
+#: What a digest is of where none was ever sent: seconds.
+_DIGEST_FOR = 7 * 86400.0
 
 _WORST = (Status.OK, Status.UNKNOWN, Status.WARNING, Status.CRITICAL)
 
@@ -129,6 +134,7 @@ class Parts:
     #: Remembers reports on a check, durably, by somebody. Raises Invalid.
     tell: Callable[[str, PushOptions, Sequence[Report], str], Awaitable[None]]
     conductor: Conductor
+    digester: Digester
 
 
 class RunningAgent:
@@ -532,6 +538,12 @@ class RunningAgent:
                 for name, remedy in catalog.remedies.items()
             },
         )
+
+    async def digest(self, *, seconds: float | None = None) -> Digest:
+        now, told = self._parts.clock.now(), self._parts.engine.host.digested
+        if seconds is None:
+            seconds = _DIGEST_FOR if told is None else now - told
+        return await self._parts.digester.make(now - min(seconds, LONGEST_DIGEST))
 
     def _downtime(self, incident: Incident) -> float:
         if incident.failing_since is None:

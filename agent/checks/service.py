@@ -147,8 +147,8 @@ async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]
     finding = judge(options.unit, state, stop=stop, triggers=triggers)
     if finding.status is Status.CRITICAL and finding.cause in ("failed", "stopped"):
         finding = await explain(finding, state)
-    notes, now = machine.memory.notes, machine.clock.now()
-    finding = see_wear(finding, state, options.warning, options.critical, notes, now)
+    memory, now = machine.memory, machine.clock.now()
+    finding = see_wear(finding, state, options.warning, options.critical, memory, now)
     if options.succeeded_within is not None:
         try:
             finding = await see_success(finding, state, options.succeeded_within, machine, systemd)

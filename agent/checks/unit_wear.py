@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,12 +15,15 @@ from agent.checks.values import Count, Percent, Rate
 from agent.core.model import Finding, Instant, Seconds, Status
 from agent.core.units import format_duration, format_size
 from agent.host.kernel import count_group_kills, read_reclaimable
+from agent.host.memory import Memory
 from agent.host.units import UnitState
 
 #: That a process of a unit was killed for want of memory is shown for so long.
 KILLS_FOR: Seconds = 1800.0
-#: Restarts that are remembered of one unit.
+#: Restarts that are remembered of one unit: at most so many, for so long.
 _MOST_RESTARTS = 1000
+RESTARTS_FOR: Seconds = 32 * 86400.0
+_RESTARTED = "restarted"
 
 
 class Limits(BaseModel):
@@ -64,9 +66,13 @@ class History:
     restarted: deque[Instant] = field(default_factory=lambda: deque(maxlen=_MOST_RESTARTS))
     killed_at: Instant | None = None
 
-    def see(self, state: UnitState, kills: int | None, now: Instant) -> None:
-        """Takes one look. What was before the first one is not known, and counts for nothing."""
+    def see(self, state: UnitState, kills: int | None, now: Instant) -> bool:
+        """Takes one look, and says whether it was restarted.
+
+        What was before the first one is not known, and counts for nothing.
+        """
         count = state.n_restarts
+        restarted = self.restarts is not None and count > self.restarts
         if self.restarts is not None and count > self.restarts:
             # A start by a job begins to count anew, so this may be fewer than there were.
             more = min(count - self.restarts, _MOST_RESTARTS)
@@ -75,6 +81,16 @@ class History:
         if self.kills is not None and kills is not None and kills > self.kills:
             self.killed_at = now
         self.kills = kills
+        return restarted
+
+    @classmethod
+    def recall(cls, memory: Memory) -> History:
+        """As looks of an earlier agent left it: restarts are all that they remembered."""
+        return cls(restarted=deque(read_restarts(memory), maxlen=_MOST_RESTARTS))
+
+    def remember(self, memory: Memory, now: Instant) -> None:
+        """Makes the restarts outlive the agent."""
+        memory.put(_RESTARTED, [at for at in self.restarted if now - RESTARTS_FOR < at])
 
     def count(self, seconds: Seconds, now: Instant) -> int:
         """Restarts within the last so many seconds."""
@@ -86,13 +102,16 @@ def see_wear(
     state: UnitState,
     warning: Limits,
     critical: Limits,
-    notes: dict[str, Any],
+    memory: Memory,
     now: Instant,
 ) -> Finding:
     """The finding with what wears the unit; one that fails for a worse reason stays as it is."""
-    history: History = notes.setdefault("service.history", History())
+    history: History | None = memory.notes.get("service.history")
+    if history is None:
+        history = memory.notes["service.history"] = History.recall(memory)
     kills = count_group_kills(state.control_group) if state.control_group else None
-    history.see(state, kills, now)
+    if history.see(state, kills, now):
+        history.remember(memory, now)
     if kills is not None:
         measured = {**finding.measurements, "oom_kills_count": float(kills)}
         finding = replace(finding, measurements=measured)
@@ -143,3 +162,8 @@ def _measure_memory(state: UnitState, limit: float) -> int | None:
         return None
     files = read_reclaimable(state.control_group) if state.control_group else None
     return None if files is None else max(0, current - files)
+
+
+def read_restarts(memory: Memory) -> tuple[Instant, ...]:
+    """When systemd restarted the unit by itself, as far as looks saw it, oldest first."""
+    return tuple(float(at) for at in memory.get(_RESTARTED) or ())

@@ -16,6 +16,7 @@ from agent.config.load import (
 from agent.config.options import (
     DEFAULT_REASONS,
     GENERAL_DEFAULTS,
+    DigestOptions,
     MaintenanceOptions,
     PolicyOptions,
     RouteOptions,
@@ -29,6 +30,7 @@ __all__ = [
     "VERSION",
     "Config",
     "Configured",
+    "DigestOptions",
     "LoadedCheck",
     "MaintenanceOptions",
     "PolicyOptions",

@@ -18,6 +18,7 @@ from agent.config.options import (
     NAME,
     POLICY_FIELDS,
     SILENCE_ID,
+    DigestOptions,
     MaintenanceOptions,
     PolicyOptions,
     PublicUrl,
@@ -32,7 +33,16 @@ from agent.remedies.catalog import Catalog
 
 #: The only format there is; files that say nothing mean it.
 VERSION = 1
-TOP_LEVEL = ("version", "policy", "defaults", "checks", "routes", "maintenance", "public_url")
+TOP_LEVEL = (
+    "version",
+    "policy",
+    "defaults",
+    "checks",
+    "routes",
+    "maintenance",
+    "digest",
+    "public_url",
+)
 _SECTIONS = ("policy", "checks", "routes", "maintenance")
 
 #: Why an Apprise URL cannot be used, or None.
@@ -71,6 +81,8 @@ class Config:
     defaults: frozenset[str]
     routes: Mapping[str, Route]
     maintenance: Mapping[str, MaintenanceOptions]
+    #: None: none is sent.
+    digest: DigestOptions | None
     #: What the configuration names; options with `allow: configured` take nothing else.
     configured: frozenset[Configured]
     #: Those that were read, in order. None at all: hostmend only reports.
@@ -165,6 +177,7 @@ def _load(
     _check_dependencies(loaded, _section(root, "checks").mapping or {}, problems)
     routes = _read_routes(root, path, validate_url, problems)
     maintenance = _read_maintenance(root, checks, problems)
+    digest = _read_digest(root, problems)
     public_url = _read_public_url(root, problems)
     if errors := problems.sorted():
         return None, errors
@@ -184,6 +197,7 @@ def _load(
         defaults=frozenset(defaults),
         routes=routes,
         maintenance=maintenance,
+        digest=digest,
         configured=configured,
         files=files,
         public_url=public_url,
@@ -442,6 +456,13 @@ def _read_maintenance(
             problems.add((*trail, "labels"), "no check carries these labels")
         windows[name] = options
     return windows
+
+
+def _read_digest(root: Node, problems: Problems) -> DigestOptions | None:
+    node = (root.mapping or {}).get("digest")
+    if node is None or node.value is None:
+        return None
+    return problems.validate(DigestOptions, node, ("digest",))
 
 
 def _read_public_url(root: Node, problems: Problems) -> str | None:

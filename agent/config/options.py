@@ -1,4 +1,4 @@
-"""The keys beside the checks: `policy`, `routes` and `maintenance`, as they are written."""
+"""The keys beside the checks: `policy`, `routes` and others, as they are written."""
 
 from __future__ import annotations
 
@@ -264,6 +264,35 @@ def _check_zone(name: str) -> str:
         way_out = f"did you mean `{close[0]}`?" if close else "write for example Europe/Berlin"
         raise ValueError(f"there is no time zone `{name[:80]}` on this host; {way_out}") from error
     return name
+
+
+class DigestOptions(BaseModel):
+    """When a digest of what happened is sent to the routes that take it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    days: tuple[Weekday, ...] = Field(
+        default=("mon",), min_length=1, description="Days of the week on which it is sent."
+    )
+    at: Annotated[str, AfterValidator(_check_time_of_day)] = Field(
+        default="07:00",
+        json_schema_extra={"pattern": f"^{_TIME_OF_DAY.pattern}$"},
+        description="When, as clocks of the time zone show it.",
+    )
+    timezone: Annotated[str, AfterValidator(_check_zone)] | None = Field(
+        default=None,
+        description="Whose clocks, such as `Europe/Berlin`; left out: this host's.",
+    )
+
+    def make_schedule(self) -> WeeklySchedule:
+        """When it is sent; the time zone of this host where none is named."""
+        return WeeklySchedule(
+            days=frozenset(_WEEKDAYS.index(day) for day in self.days),
+            at=time.fromisoformat(self.at),
+            # A moment, which is none where a span must end after it began.
+            lasts=1.0,
+            zone=ZoneInfo(self.timezone) if self.timezone else local_zone(),
+        )
 
 
 class MaintenanceOptions(BaseModel):

@@ -15,6 +15,7 @@ from agent.config.load import VERSION
 from agent.config.options import (
     NAME,
     SILENCE_ID,
+    DigestOptions,
     MaintenanceOptions,
     PolicyOptions,
     RecurringOptions,
@@ -35,6 +36,7 @@ def config_schema(
         RecurringOptions,
         RouteOptions,
         MaintenanceOptions,
+        DigestOptions,
         StepOptions,
         StormOptions,
         *(kind.model for kind in types.values()),
@@ -82,6 +84,9 @@ def config_schema(
             "maintenance": _or_empty(
                 _named(reference(MaintenanceOptions), but=SILENCE_ID),
                 "Maintenance windows that recur, by name.",
+            ),
+            "digest": _or_empty(
+                reference(DigestOptions), "When a digest of what happened is sent; left out: never."
             ),
             "public_url": {
                 "type": ["string", "null"],

@@ -43,6 +43,11 @@ def describe_config(config: Config) -> dict[str, Any]:
         }
         for name, options in config.maintenance.items()
     }
+    if config.digest is not None:
+        shown["digest"] = {
+            **config.digest.model_dump(mode="json"),
+            "timezone": config.digest.timezone or local_zone().key,
+        }
     return shown
 
 

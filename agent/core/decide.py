@@ -33,6 +33,7 @@ from agent.core.model import (
     Approval,
     CheckPolicy,
     Decision,
+    Digested,
     Doubt,
     Event,
     Finding,
@@ -73,6 +74,7 @@ from agent.core.reasons import (
     opened_due,
     owes_words,
     reminder_due,
+    write_digest_notices,
     write_notices,
     write_report,
 )
@@ -111,6 +113,8 @@ def decide(host: Host, event: Event, policy: Policy, now: Instant) -> Decision:
             _take_order(desk, event)
         case Reported():
             _take_report(desk, event)
+        case Digested():
+            _take_digest(desk, event)
         case Reconfigured() | Tick():  # pragma: no branch
             pass
     _drop_what_is_not_configured(desk)
@@ -348,6 +352,13 @@ def _take_report(desk: _Desk, event: Reported) -> None:
     )
     desk.notices.extend(notices)
     desk.host = replace(desk.host, serial=serial)
+
+
+def _take_digest(desk: _Desk, event: Digested) -> None:
+    """Told once: the time until which it tells is saved with its messages."""
+    notices, serial = write_digest_notices(event, desk.policy, desk.now, desk.host.serial)
+    desk.notices.extend(notices)
+    desk.host = replace(desk.host, digested=event.until, serial=serial)
 
 
 def _take_order(desk: _Desk, order: Ordered) -> None:

@@ -244,6 +244,8 @@ class Reason(StrEnum):
     STORM = "storm"
     #: The agent itself: lost state, a clone, a configuration that cannot be read.
     AGENT = "agent"
+    #: What happened since the last one, by schedule.
+    DIGEST = "digest"
 
 
 class NoticeState(StrEnum):
@@ -503,6 +505,8 @@ class Host:
     doubt: Doubt | None = None
     #: Within `Policy.flap_window`, oldest first.
     recoveries: tuple[Recovery, ...] = ()
+    #: Until when what happened has been told in a digest; None: nothing was yet.
+    digested: Instant | None = None
     #: What the whole host is doing that forbids runs (`booting`), and when that was last seen.
     transition: str = ""
     transition_seen: Instant | None = None
@@ -714,11 +718,21 @@ class Reported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Digested:
+    """What happened until an instant was put together, for those who want to hear of it."""
+
+    until: Instant
+    headline: str
+    #: The whole of it; empty: there is nothing to tell yet, and from then on it is counted.
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tick:
     """Time went on."""
 
 
-Event = Looked | RunStarted | RunEnded | Ordered | Reconfigured | Reported | Tick
+Event = Looked | RunStarted | RunEnded | Ordered | Reconfigured | Reported | Digested | Tick
 
 
 @dataclass(frozen=True, kw_only=True)

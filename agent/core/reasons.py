@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.core.holds import silence_of
 from agent.core.model import (
+    Digested,
     Held,
     Hold,
     Host,
@@ -332,6 +333,26 @@ def write_report(
             due=now,
         )
         for number, route in enumerate(told, 1)
+    )
+    return notices, serial + len(notices)
+
+
+def write_digest_notices(
+    digest: Digested, policy: Policy, now: Instant, serial: int
+) -> tuple[tuple[Notice, ...], int]:
+    """One notice for each route that takes digests, and the last number used."""
+    routes = [route for route in policy.routes if Reason.DIGEST in route.reasons and digest.text]
+    notices = tuple(
+        Notice(
+            id=f"n{serial + number}",
+            route=route.name,
+            reason=Reason.DIGEST,
+            created=now,
+            expires=now + policy.notice_for,
+            details={"headline": digest.headline, "text": digest.text},
+            due=now,
+        )
+        for number, route in enumerate(routes, 1)
     )
     return notices, serial + len(notices)
 

@@ -22,8 +22,9 @@ from agent.core.model import (
     Seconds,
     Status,
 )
+from agent.core.text import cut
 from agent.core.units import format_duration
-from agent.host.text import fit_line
+from agent.host.text import LINE_LENGTH, READ_AT_MOST, fit_line, show
 from agent.notify.text import fit_evidence
 
 WIDTH = 100
@@ -212,6 +213,12 @@ def write_details(case: Case, said: Said) -> list[str]:
     if len(left) > LISTED:
         lines.append(f"  and {len(left) - LISTED} more")
     return lines
+
+
+def write_text(text: str) -> list[str]:
+    """A text of several lines as it is, without secrets."""
+    lines = show(text, READ_AT_MOST).rstrip().split("\n")
+    return [cut(line, LINE_LENGTH) for line in lines]
 
 
 def write_next(said: Said) -> list[str]:

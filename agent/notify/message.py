@@ -38,6 +38,7 @@ from agent.notify.body import (
     write_more,
     write_next,
     write_runs,
+    write_text,
 )
 
 TITLE_LENGTH = 160
@@ -107,7 +108,9 @@ def compose(
     about = f"{case.subject} on {case.host}" if incident else case.host
     message_id = f"{origin}.{notice.id}"
 
-    blocks = [wrap(said.lead), write_lateness(case)]
+    blocks = [wrap(said.lead) if said.lead else [], write_lateness(case)]
+    if notice.reason is Reason.DIGEST:
+        blocks.append(write_text(notice.details.get("text", "")))
     if incident:
         blocks.append(write_facts(case))
         blocks.append(write_runs(case))
@@ -370,6 +373,17 @@ def _say_agent(case: Case) -> Said:
     )
 
 
+def _say_digest(case: Case) -> Said:
+    return Said(
+        tag="digest",
+        headline=case.details.get("headline") or "what happened",
+        lead="",
+        commands=(("hostmend digest", "the same until now"),),
+        severity=Status.OK,
+        used=frozenset({"headline", "text"}),
+    )
+
+
 def _say_host(case: Case) -> Said:
     """For a notice whose incident is not there: say at least what is known."""
     return Said(
@@ -392,6 +406,7 @@ SAY: Mapping[Reason, Callable[[Case], Said]] = {
     Reason.RECURRING: _say_recurring,
     Reason.STORM: _say_storm,
     Reason.AGENT: _say_agent,
+    Reason.DIGEST: _say_digest,
 }
 #: Reasons that are about the host and need no incident.
-HOST_WIDE = frozenset({Reason.STORM, Reason.AGENT})
+HOST_WIDE = frozenset({Reason.STORM, Reason.AGENT, Reason.DIGEST})

@@ -139,7 +139,7 @@ def make_report(
         title=fit(f"{incident.subject or incident.check} on {host}: {_find_cause(incident)}", 300),
         summary=_summarize(incident, downtime, host),
         detected_after=incident.seen - incident.began if incident.began < incident.seen else None,
-        repaired_after=_find_repair_time(incident, transitions),
+        repaired_after=find_repair_time(incident, transitions),
         downtime=downtime,
         timeline=tuple(
             Moment(at=moment.at, text=fit(moment.text))
@@ -203,7 +203,7 @@ def _summarize(incident: Incident, downtime: Seconds, host: str) -> str:
     return f"On {host}: {what.rstrip('.')}. {lasted} {end}"
 
 
-def _find_repair_time(incident: Incident, transitions: Sequence[Transition]) -> Seconds | None:
+def find_repair_time(incident: Incident, transitions: Sequence[Transition]) -> Seconds | None:
     if incident.healed_by is None or incident.opened is None:
         return None
     proofs = [

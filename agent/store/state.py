@@ -24,6 +24,7 @@ from agent.core.model import (
     Doubt,
     Host,
     Incident,
+    Instant,
     Notice,
     NoticeState,
     Pause,
@@ -83,6 +84,7 @@ _STORM = TypeAdapter(Storm | None)
 _PAUSE = TypeAdapter(Pause | None)
 _DOUBT = TypeAdapter(Doubt | None)
 _RECOVERIES = TypeAdapter(tuple[Recovery, ...])
+_INSTANT = TypeAdapter(Instant | None)
 _TOKEN = TypeAdapter(Token)
 _ACTION = TypeAdapter(Action)
 
@@ -382,6 +384,7 @@ class State:
             paused=_PAUSE.validate_json(meta.get("paused", "null")),
             doubt=_DOUBT.validate_json(meta.get("doubt", "null")),
             recoveries=_RECOVERIES.validate_json(meta.get("recoveries", "[]")),
+            digested=_INSTANT.validate_json(meta.get("digested", "null")),
             serial=int(meta.get("serial", "0")),
         )
 
@@ -464,6 +467,8 @@ class State:
             meta["doubt"] = _dump(new.doubt)
         if new.recoveries != old.recoveries:
             meta["recoveries"] = _dump([asdict(each) for each in new.recoveries])
+        if new.digested != old.digested:
+            meta["digested"] = _dump(new.digested)
         if new.serial != old.serial:
             meta["serial"] = str(new.serial)
         return meta

@@ -11,9 +11,10 @@ import pytest
 from agent.checks import unit_wear
 from agent.checks.service import SERVICE, ServiceOptions
 from agent.checks.unit_state import judge
-from agent.checks.unit_wear import KILLS_FOR, see_wear
+from agent.checks.unit_wear import KILLS_FOR, RESTARTS_FOR, read_restarts, see_wear
 from agent.core.model import Finding, Status
 from agent.host.kernel import count_group_kills, read_reclaimable
+from agent.host.memory import Memories
 from agent.host.units import UnitState
 
 MB = 2**20
@@ -37,20 +38,27 @@ class Unit:
         self.options = ServiceOptions.model_validate(
             {"type": "service", "unit": "web.service", **given}
         )
-        self.notes: dict[str, Any] = {}
+        self.memories = Memories()
 
     def look(self, state: UnitState, now: float) -> Finding:
+        memory = self.memories.open("web")
         finding = see_wear(
             judge("web.service", state),
             state,
             self.options.warning,
             self.options.critical,
-            self.notes,
+            memory,
             now,
         )
+        self.memories.keep("web", memory)
         assert set(finding.measurements) <= set(SERVICE.measurements)
         assert not finding.cause or finding.cause in SERVICE.causes
         return finding
+
+    def begin_anew(self) -> None:
+        """Another agent looks on: of the memory there is what was made durable."""
+        kept = self.memories.open("web").kept.items()
+        self.memories = Memories([("web", key, text) for key, text in kept])
 
     def restart(self, *moments: float) -> list[str]:
         """Has systemd restart it at these moments, and says what each look made of it."""
@@ -60,6 +68,22 @@ class Unit:
 
 def test_three_restarts_in_ten_minutes_are_a_warning() -> None:
     assert Unit().restart(10, 200, 590) == ["", "", "restarting-often"]
+
+
+def test_restarts_are_remembered_by_the_next_agent() -> None:
+    unit = Unit()
+    unit.restart(10, 200)
+    unit.begin_anew()
+    assert unit.look(replace(UP, n_restarts=2), 300).status is Status.OK
+    assert unit.look(replace(UP, n_restarts=3), 590).cause == "restarting-often"
+    assert read_restarts(unit.memories.open("web")) == (10.0, 200.0, 590.0)
+
+
+def test_what_is_remembered_of_restarts_has_an_end() -> None:
+    unit = Unit()
+    unit.restart(10, 200)
+    unit.look(replace(UP, n_restarts=3), RESTARTS_FOR + 100)
+    assert read_restarts(unit.memories.open("web")) == (200.0, RESTARTS_FOR + 100)
 
 
 def test_the_same_over_a_longer_time_are_none() -> None:

@@ -15,6 +15,8 @@ from api.cli.main import COMMANDS, LOCAL
 
 EVERYWHERE = [
     ("status",),
+    ("digest",),
+    ("digest", "--for", "7d"),
     ("checks",),
     ("pause",),
     ("resume",),

@@ -53,6 +53,12 @@ class AgentContract:
             assert report.downtime == pytest.approx(story.downtime, abs=1.0)
             assert report.timeline[0].at == report.incident.began
 
+    async def test_a_digest_tells_of_what_ended_and_of_what_has_not(self, scene: Scene) -> None:
+        digest = await scene.agent.digest(seconds=3600.0)
+        assert digest.incidents_count == 2
+        assert digest.checks_count == len(scene.agent.checks())
+        assert digest.until - digest.since == pytest.approx(3600.0, abs=5.0)
+
     async def test_what_does_not_exist_is_not_found(self, scene: Scene) -> None:
         agent = scene.agent
         for ask in (lambda: agent.check("nothing"), lambda: agent.remedy("nothing")):

@@ -58,6 +58,7 @@ from agent.core.model import (
     Transition,
 )
 from agent.errors import ConfigError, Conflict, HostmendError, Invalid, NotFound
+from agent.reports.digest import Digest, make_digest
 from agent.reports.incident import Earlier, Exhibit, make_report
 
 T = TypeVar("T")
@@ -379,6 +380,18 @@ class FakeAgent:
             ),
             earlier=Earlier(count=len(others), incidents=tuple(others)),
             secrets={"restart-service": ("password",)},
+        )
+
+    async def digest(self, *, seconds: float | None = None) -> Digest:
+        return make_digest(
+            host="web1",
+            since=self.now() - (seconds or 7 * 86400.0),
+            until=self.now(),
+            started=0.0,
+            incidents=tuple(self.incident_list.values()),
+            transitions={},
+            restarts={},
+            findings={name: check.findings for name, check in self.check_list.items()},
         )
 
     async def acknowledge(self, incident_id: str, *, by: str) -> Incident:

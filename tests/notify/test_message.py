@@ -373,6 +373,13 @@ CASES = {
         Status.WARNING,
         [],
     ),
+    "a digest": (
+        (Reason.DIGEST, None, [],
+         {"headline": "1 needs you", "text": "7 d on web1:\n\nNeeded\n  i1 password=hunter2"}),
+        "[digest] web1 — 1 needs you",
+        Status.OK,
+        ["7 d on web1:\n\nNeeded\n  i1 password=***\n", "hostmend digest"],
+    ),
     "an incident that is not at hand": (
         (Reason.ESCALATED, None, [], {}),
         "[escalated] web1 — see hostmend incidents",
