@@ -17,6 +17,7 @@ from agent.checks.mariadb import MARIADB
 from agent.checks.memory import MEMORY
 from agent.checks.ping import PING
 from agent.checks.plugin import PLUGIN
+from agent.checks.postgres import POSTGRES
 from agent.checks.process import PROCESS
 from agent.checks.push import PUSH
 from agent.checks.self import SELF
@@ -42,6 +43,7 @@ CHECKS: dict[str, CheckType] = {
     "memory": MEMORY,
     "ping": PING,
     "plugin": PLUGIN,
+    "postgres": POSTGRES,
     "process": PROCESS,
     "push": PUSH,
     "self": SELF,

@@ -254,14 +254,18 @@ async def blame_room(
         points = dict.fromkeys(point for point in full if not own or point in own)
     if not points and not messages:
         return finding
-    where = ", ".join(points)
+    cause = "no-room" if finding.cause == "down" else finding.cause
     facts = {"No room": fit_line(messages[-1])} if messages else {}
+    finding = replace(finding, cause=cause, facts={**finding.facts, **facts})
+    resources = [f"filesystem:{point}" for point in points]
+    if resources and set(resources) <= set(finding.implicates):
+        # The unit's own finding has said so.
+        return finding
+    where = ", ".join(points)
     return replace(
         finding,
-        cause="no-room" if finding.cause == "down" else finding.cause,
         summary=f"{finding.summary}; it has no room{f' on {where}' if where else ''}",
-        facts={**finding.facts, **facts},
-        implicates=(*finding.implicates, *(f"filesystem:{point}" for point in points)),
+        implicates=tuple(dict.fromkeys((*finding.implicates, *resources))),
     )
 
 
@@ -521,8 +525,12 @@ def recall(machine: Machine, unit: str, findings: tuple[Finding, ...]) -> tuple[
 
 
 def remember_failing(machine: Machine, unit: str, findings: Iterable[Finding]) -> None:
-    """Keep which parts fail, for `recall`."""
-    failing = sorted(f.subject for f in findings if f.failing and f.subject != unit)
+    """Keep which parts fail, or were not known of, for `recall`."""
+    failing = sorted(
+        finding.subject
+        for finding in findings
+        if (finding.failing or finding.cause == "unavailable") and finding.subject != unit
+    )
     if failing:
         machine.memory.put("failing", failing)
     else:
