@@ -19,6 +19,7 @@ from agent.checks.ping import PING
 from agent.checks.plugin import PLUGIN
 from agent.checks.process import PROCESS
 from agent.checks.push import PUSH
+from agent.checks.redis import REDIS
 from agent.checks.self import SELF
 from agent.checks.service import SERVICE
 from agent.checks.site import SITE
@@ -44,6 +45,7 @@ CHECKS: dict[str, CheckType] = {
     "plugin": PLUGIN,
     "process": PROCESS,
     "push": PUSH,
+    "redis": REDIS,
     "self": SELF,
     "service": SERVICE,
     "site": SITE,
