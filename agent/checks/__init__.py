@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.checks.certificate import CERTIFICATE
 from agent.checks.check import CheckType
 from agent.checks.clock import CLOCK
+from agent.checks.container import CONTAINER
 from agent.checks.cpu import CPU
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
@@ -31,6 +32,7 @@ from agent.checks.updates import UPDATES
 CHECKS: dict[str, CheckType] = {
     "certificate": CERTIFICATE,
     "clock": CLOCK,
+    "container": CONTAINER,
     "cpu": CPU,
     "demo": DEMO,
     "disk": DISK,
