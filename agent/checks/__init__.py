@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.checks.certificate import CERTIFICATE
 from agent.checks.check import CheckType
 from agent.checks.clock import CLOCK
+from agent.checks.container import CONTAINER
 from agent.checks.cpu import CPU
 from agent.checks.demo import DEMO
 from agent.checks.disk import DISK
@@ -20,6 +21,7 @@ from agent.checks.plugin import PLUGIN
 from agent.checks.postgres import POSTGRES
 from agent.checks.process import PROCESS
 from agent.checks.push import PUSH
+from agent.checks.redis import REDIS
 from agent.checks.self import SELF
 from agent.checks.service import SERVICE
 from agent.checks.site import SITE
@@ -31,6 +33,7 @@ from agent.checks.updates import UPDATES
 CHECKS: dict[str, CheckType] = {
     "certificate": CERTIFICATE,
     "clock": CLOCK,
+    "container": CONTAINER,
     "cpu": CPU,
     "demo": DEMO,
     "disk": DISK,
@@ -46,6 +49,7 @@ CHECKS: dict[str, CheckType] = {
     "postgres": POSTGRES,
     "process": PROCESS,
     "push": PUSH,
+    "redis": REDIS,
     "self": SELF,
     "service": SERVICE,
     "site": SITE,

@@ -132,6 +132,32 @@ def find_signature(log: str, signatures: Iterable[Signature]) -> Match | None:
     return None
 
 
+async def read_start(
+    machine: Machine, unit: Unit, log: StartLog, signatures: Iterable[Signature]
+) -> tuple[Match | None, str]:
+    """How the present start began, as far as it said so by now, and what came since the last
+    reading.
+
+    Of several signatures the first in their order is remembered.
+    """
+    by_cause = {signature.cause: signature for signature in signatures}
+    known = machine.memory.get("start") or {}
+    if known.get("id") != unit.start:
+        known = {"id": unit.start, "cause": "", "line": ""}
+    try:
+        text = await log.read_on()
+    except Unavailable:
+        text = ""
+    order = [*by_cause, ""]
+    found = find_signature(text, by_cause.values())
+    if found is not None and order.index(found.signature.cause) < order.index(known["cause"]):
+        known = {**known, "cause": found.signature.cause, "line": found.line}
+    machine.memory.put("start", known)
+    signature = by_cause.get(known["cause"])
+    began = None if signature is None else Match(signature=signature, line=known["line"])
+    return began, text
+
+
 # The unit
 
 
@@ -334,25 +360,37 @@ def judge_restarted(unit: Unit) -> Finding:
 
 
 def judge_trouble(
-    subject: Subject, trouble: Trouble, why: str, socket: str, *, answered_before: bool
+    subject: Subject,
+    trouble: Trouble,
+    why: str,
+    place: str,
+    *,
+    answered_before: bool,
+    place_key: str = "socket",
+    user_key: str = "user",
 ) -> Finding:
-    """The finding on a server that was asked and did not read."""
+    """The finding on a server that was asked at a place, and did not read.
+
+    The keys are those of the options that say where it is asked, and as whom.
+    """
     why = fit_line(why)
     match trouble:
         case Trouble.REFUSED if not answered_before:
             # Rather a wrong path in the configuration than a server that lost its socket.
-            summary = f"is up, and nothing ever answered at {socket}: correct `socket`, or {why}"
+            summary = (
+                f"is up, and nothing ever answered at {place}: correct `{place_key}`, or {why}"
+            )
             return subject.judge(Status.UNKNOWN, "unavailable", summary)
         case Trouble.REFUSED:
             return subject.judge(
-                Status.CRITICAL, "refused", f"is up, and nothing answers at {socket}: {why}"
+                Status.CRITICAL, "refused", f"is up, and nothing answers at {place}: {why}"
             )
         case Trouble.TIMEOUT:
             return subject.judge(Status.CRITICAL, "timeout", f"does not answer: {why}")
         case Trouble.FULL:
             return subject.judge(Status.CRITICAL, "connections", f"has no connection left: {why}")
         case Trouble.DENIED:
-            summary = f"answers, but does not let this user in: {why}; set `user`"
+            summary = f"answers, but does not let this user in: {why}; set `{user_key}`"
             return subject.judge(Status.UNKNOWN, "denied", summary)
         case Trouble.STARTING:
             return subject.judge(

@@ -25,6 +25,7 @@ from agent.checks.mariadb_log import (
     SIGNATURES,
     TOO_LARGE,
     Said,
+    get_tables,
     note_tables,
     read_log,
 )
@@ -302,7 +303,7 @@ async def _judge_server(
 def _judge_tables(machine: Machine, answer: MariadbAnswer) -> list[Finding]:
     """One finding for each table that the log complains of, by what the server says of it now."""
     findings = []
-    for table, known in (machine.memory.get("start") or {"tables": {}})["tables"].items():
+    for table, known in get_tables(machine).items():
         wrong = answer.tables.get(table)
         status, cause, summary = Status.OK, "", f"{table} is fine again"
         if wrong:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.checks import database
 from agent.checks.database import Match, Signature, Unit
-from agent.errors import Unavailable
 from agent.host.machine import Machine
 from agent.host.mariadb import MariadbAnswer
 from agent.host.startlog import StartLog
@@ -108,34 +108,32 @@ class Said:
 
 async def read_log(machine: Machine, unit: Unit, log: StartLog) -> Said:
     """What this start logged since it was last read, with what is remembered of it."""
-    known = machine.memory.get("start") or {}
-    if known.get("id") != unit.start:
-        known = {"id": unit.start, "cause": "", "line": "", "tables": {}}
-    try:
-        text = await log.read_on()
-    except Unavailable:
-        text = ""
-    found = database.find_signature(text, (_TRUNCATED, _RECOVERED))
-    if found is not None and known["cause"] != _TRUNCATED.cause:
-        known = {**known, "cause": found.signature.cause, "line": found.line}
-    tables = {**known["tables"], **dict.fromkeys(find_tables(text), _COMPLAINED)}
+    began, text = await database.read_start(machine, unit, log, (_TRUNCATED, _RECOVERED))
+    known = machine.memory.get("tables") or {}
+    tables = known["tables"] if known.get("start") == unit.start else {}
+    tables |= dict.fromkeys(find_tables(text), _COMPLAINED)
     tables = dict(list(tables.items())[-_MOST_TABLES:])
-    machine.memory.put("start", {**known, "tables": tables})
-    signature = next((s for s in (_TRUNCATED, _RECOVERED) if s.cause == known["cause"]), None)
-    began = None if signature is None else Match(signature=signature, line=known["line"])
+    machine.memory.put("tables", {"start": unit.start, "tables": tables})
     return Said(began=began, tables={name: s == _COMPLAINED for name, s in tables.items()})
+
+
+def get_tables(machine: Machine) -> Mapping[str, str]:
+    """The tables that the log of this start complains of, and what is known of each."""
+    known: Mapping[str, Any] = machine.memory.get("tables") or {}
+    tables: Mapping[str, str] = known.get("tables", {})
+    return tables
 
 
 def note_tables(machine: Machine, answer: MariadbAnswer, said: Said) -> None:
     """Remember which tables were looked at: thoroughly only once, for that may take long."""
-    known = machine.memory.get("start")
+    known = machine.memory.get("tables")
     tables = dict(known["tables"])
     for table, thoroughly in said.tables.items():
         if thoroughly and table in answer.tables:
             tables[table] = _LOOKED_AT
         elif thoroughly and answer.trouble is None and not answer.ended:
             tables[table] = TOO_LARGE
-    machine.memory.put("start", {**known, "tables": tables})
+    machine.memory.put("tables", {**known, "tables": tables})
 
 
 def find_tables(log: str) -> list[str]:
