@@ -10,10 +10,20 @@ import pytest
 from lab_runs import PLAYBOOK, RUNTIME, find_playbooks, mend
 from ruamel.yaml import YAML
 
+from agent.core.model import Changes
 from agent.lab import Lab
-from agent.remedies.catalog import SHIPPED
+from agent.remedies.catalog import SHIPPED, Catalog
 
-TESTS = sorted(SHIPPED.glob("*/test"))
+CATALOG = Catalog.load([SHIPPED])
+#: What changes data is tried on servers, which takes its time.
+TESTS = [
+    pytest.param(
+        test,
+        id=test.parent.name,
+        marks=[pytest.mark.long] * (CATALOG.get(test.parent.name).changes is Changes.DATA),
+    )
+    for test in sorted(SHIPPED.glob("*/test"))
+]
 
 
 @pytest.fixture
@@ -26,7 +36,7 @@ def play(lab: Lab, path: str, *, check: bool = True) -> subprocess.CompletedProc
     return lab.run([PLAYBOOK, "-i", "localhost,", path], check=check, timeout=300)
 
 
-@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.parent.name)
+@pytest.mark.parametrize("test", TESTS)
 def test_a_remedy_mends_what_its_own_test_breaks(host: Lab, test: Path) -> None:
     remedy = test.parent.name
     here = f"{find_playbooks(host)}/{remedy}/test"

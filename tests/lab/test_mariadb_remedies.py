@@ -1,0 +1,158 @@
+"""The remedies for MariaDB where they must not act: gates, copies, and what is left untouched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_runs import RUNTIME, mend
+from mariadb_host import CRASH, FRESH, SETUP, START
+
+from agent.lab import Lab
+
+pytestmark = pytest.mark.long
+
+COPIES = "/srv/copies"
+#: Everything in the data directory and the directory of the binary logs: contents, owners, modes.
+STATE = """
+cd /var/lib/mysql
+{ find . /var/log/mysql -type f -exec sha256sum {} +; find . /var/log/mysql -printf '%p %u %g %m\\n'
+} | sort
+"""
+
+
+class Server:
+    """A server in a lab host, the remedies, and a place for copies."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def sh(self, script: str) -> str:
+        return self.lab.run(["bash", "-ec", script.replace("$CRASH", CRASH)], timeout=120).stdout
+
+    def mend(self, remedy: str, **given: Any) -> tuple[str, str]:
+        given = {"unit": "mariadb.service", "copies": COPIES, **given}
+        outcome, detail, _ = mend(self.lab, remedy, **given)
+        return outcome, detail
+
+    def state(self) -> str:
+        return self.sh(STATE)
+
+    def copies(self) -> list[str]:
+        return self.sh(f"ls {COPIES}").split()
+
+
+@pytest.fixture(scope="module")
+def host(lab_tree: Path) -> Iterator[Lab]:
+    with Lab.boot(lab_tree, size="3g") as lab:
+        lab.run(["bash", "-ec", SETUP], timeout=180)
+        yield lab
+
+
+@pytest.fixture
+def server(host: Lab) -> Iterator[Server]:
+    """A server that was started and stopped in order, with no copy of it yet."""
+    server = Server(host)
+    place = f"mkdir -p {COPIES}; mount -t tmpfs -o size=300m,mode=0700 tmpfs {COPIES}"
+    server.sh(f"{FRESH}{START}; systemctl stop mariadb; {place}")
+    yield server
+    server.sh(f"systemctl kill -s KILL mariadb || true; umount {COPIES}; rm -rf {RUNTIME}")
+
+
+# repair-mariadb-aria
+
+ARIA = "repair-mariadb-aria"
+BREAK_CONTROL = "dd if=/dev/urandom of=/var/lib/mysql/aria_log_control bs=52 count=1 conv=notrunc; "
+BREAK_LOG = (
+    "dd if=/dev/urandom of=/var/lib/mysql/aria_log.00000001 bs=16384 seek=1 count=100 conv=notrunc;"
+)
+TRY = "systemctl start mariadb || true"
+
+
+@pytest.mark.parametrize("damage", [BREAK_CONTROL, BREAK_LOG], ids=["control", "log"])
+def test_aria_tables_are_left_to_a_human_after_a_crash(server: Server, damage: str) -> None:
+    server.sh(
+        f"{START}; mariadb shop -e 'INSERT INTO a SELECT seq, MD5(seq) FROM seq_1001_to_3000'"
+        f"\n$CRASH\n{damage}{TRY}"
+    )
+    before = server.state()
+    outcome, detail = server.mend(ARIA)
+    assert outcome == "needs_human"
+    assert "may lose acknowledged rows of shop/a.MAI" in detail
+    assert "it crashed or was killed" in detail
+    (place,) = server.copies()
+    assert f"{COPIES}/{place}" in detail
+    assert "aria_chk --ignore-control-file -r" in detail
+    assert server.state() == before
+    server.sh(f"cd {COPIES}/{place}; sha256sum --quiet -c SHA256SUMS; diff -r data /var/lib/mysql")
+    # Tried again, there is still one copy, which is named again.
+    outcome, detail = server.mend(ARIA)
+    assert (outcome, server.copies()) == ("needs_human", [place])
+    assert f"{COPIES}/{place}" in detail
+    assert server.state() == before
+
+
+def test_aria_tables_are_left_alone_where_no_copy_can_be_made(server: Server) -> None:
+    server.sh(BREAK_CONTROL + TRY)
+    before = server.state()
+    for prepare, given, why in (
+        ("", {"copies": "/root"}, "same filesystem"),
+        ("", {"copies": "/srv/nowhere"}, "make it"),
+        ("", {"copy_limit_gb": 0.001}, "copying it would be an outage of its own"),
+        (f"ln -sfn {COPIES} /srv/link", {"copies": "/srv/link"}, "reached by a link"),
+        (f"mount -o remount,size=1m {COPIES}", {}, "no room for a copy"),
+        (f"mount -o remount,size=300m {COPIES}; chmod 777 {COPIES}", {}, "others than root"),
+        (f"chmod 700 {COPIES}; ln -s /root /var/lib/mysql/shop/out", {}, "is a link to /root"),
+    ):
+        server.sh(prepare or "true")
+        outcome, detail = server.mend(ARIA, **given)
+        assert outcome == "needs_human", detail
+        assert why in detail
+    server.sh("rm /var/lib/mysql/shop/out")
+    assert (server.state(), server.copies()) == (before, [])
+
+
+def test_aria_tables_are_left_alone_while_anybody_uses_them(server: Server) -> None:
+    server.sh(BREAK_CONTROL + TRY)
+    before = server.state()
+    with server.lab.popen(["sh", "-c", "cd /var/lib/mysql; exec sleep 600"]) as sleeper:
+        server.lab.wait_for(["sh", "-c", "ls -l /proc/[0-9]*/cwd | grep -q /var/lib/mysql"])
+        outcome, detail = server.mend(ARIA)
+        sleeper.kill()
+    assert outcome == "needs_human"
+    assert "its data is used by others" in detail
+    assert "(sleep)" in detail
+    assert server.state() == before
+
+
+def test_an_aria_table_that_is_not_whole_is_left_to_a_human(server: Server) -> None:
+    server.sh(
+        f"dd if=/dev/urandom of=/var/lib/mysql/shop/a.MAI bs=8192 seek=1 count=2 conv=notrunc;"
+        f"{BREAK_CONTROL}{TRY}"
+    )
+    before = server.state()
+    outcome, detail = server.mend(ARIA)
+    assert outcome == "needs_human"
+    assert "shop/a.MAI is not whole" in detail
+    assert server.state() == before
+
+
+def test_a_preview_of_a_repair_copies_and_changes_nothing(server: Server) -> None:
+    server.sh(BREAK_CONTROL + TRY)
+    before = server.state()
+    outcome, detail = server.mend(ARIA, preview=True)
+    assert outcome == "ok", detail
+    assert re.search(r"would repair \d+ Aria tables", detail)
+    assert (server.state(), server.copies()) == (before, [])
+
+
+def test_a_server_that_is_up_is_left_alone(server: Server) -> None:
+    server.sh(START)
+    started = server.sh("systemctl show -P InvocationID mariadb")
+    outcome, detail = server.mend(ARIA)
+    assert outcome == "ok", detail
+    assert server.sh("systemctl show -P InvocationID mariadb") == started
+    assert server.copies() == []
