@@ -21,7 +21,6 @@ import json
 import os
 import shutil
 import socket
-import stat
 import subprocess
 import time
 
@@ -30,37 +29,15 @@ from ansible.module_utils.data_directory import (
     RESERVE,
     Refused,
     Tree,
+    check_place,
     find_users,
     hash_file,
-    read_device,
     run,
     show_size,
 )
 
 #: Of one unit's data in one place. Each may be large, and nothing but a human removes one.
 MOST_COPIES = 3
-
-
-def check_place(to, source):
-    """That a copy may be made there. Raises Refused."""
-    if os.path.realpath(to) != os.path.normpath(to):
-        raise Refused(f"{to} is reached by a link: name the place itself as `copies`")
-    try:
-        told = os.stat(to, follow_symlinks=False)
-    except OSError as error:
-        raise Refused(f"no copy can be made in {to}: {error.strerror}; make it") from None
-    if not stat.S_ISDIR(told.st_mode):
-        raise Refused(f"no copy can be made in {to}: it is no directory")
-    if told.st_uid != os.geteuid() or told.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Refused(
-            f"no copy can be made in {to}: others than root may write to it; "
-            f"chown root {to}; chmod go-w {to}"
-        )
-    if read_device(to) == read_device(source):
-        raise Refused(
-            f"no copy can be made in {to}: it lies on the same filesystem as {source}; "
-            "name one on another as `copies`"
-        )
 
 
 def check_room(to, tree, copies):

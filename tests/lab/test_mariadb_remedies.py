@@ -156,3 +156,74 @@ def test_a_server_that_is_up_is_left_alone(server: Server) -> None:
     assert outcome == "ok", detail
     assert server.sh("systemctl show -P InvocationID mariadb") == started
     assert server.copies() == []
+
+
+# rebuild-mariadb-binlog-index
+
+INDEX = "rebuild-mariadb-binlog-index"
+LOGS = "/var/log/mysql/mariadb-bin"
+#: A commit that waits between the binary log and the table, and is half done when it is killed.
+HALF_DONE = """systemctl start mariadb
+mariadb -e "SET GLOBAL rpl_semi_sync_master_timeout=600000;
+    SET GLOBAL rpl_semi_sync_master_wait_point=AFTER_SYNC;
+    SET GLOBAL rpl_semi_sync_master_enabled=ON"
+mariadb shop -e "INSERT INTO i VALUES (5000, 'x')" >/dev/null 2>&1 &
+until mariadb -BNe 'SELECT STATE FROM information_schema.PROCESSLIST' | grep -q 'semi-sync ACK'
+do sleep 0.1; done
+$CRASH
+"""
+
+
+def test_a_commit_that_only_the_unlisted_log_knows_is_there_after_the_rebuild(
+    server: Server,
+) -> None:
+    server.sh(f"{HALF_DONE}cp {LOGS}.index /root/index; sed -i '$d' {LOGS}.index; {TRY}")
+    outcome, detail = server.mend(INDEX)
+    # The attempt with the wrong index says that prepared transactions are for a human.
+    assert outcome == "needs_human"
+    assert "1 transactions were prepared" in detail
+    # One that was never started with the wrong index is mended.
+    server.sh(f"{FRESH}{HALF_DONE}cp {LOGS}.index /root/index; echo nonsense > {LOGS}.index; {TRY}")
+    outcome, detail = server.mend(INDEX)
+    assert outcome == "ok", detail
+    assert server.sh("mariadb shop -BNe 'SELECT COUNT(*) FROM i WHERE id = 5000'") == "1\n"
+    assert server.sh("mariadb shop -BNe 'SELECT COUNT(*) FROM i'") == "1001\n"
+    listed = server.sh(f"cat {LOGS}.index")
+    assert listed.startswith(server.sh("cat /root/index"))
+    (kept,) = [name for name in server.copies() if name.startswith("index-of-")]
+    assert server.sh(f"cat {COPIES}/{kept}") == "nonsense\n"
+    assert len(server.copies()) == 2
+
+
+def test_logs_that_are_missing_are_a_humans(server: Server) -> None:
+    server.sh(f"{START}; for n in 1 2 3; do mariadb -e 'FLUSH BINARY LOGS'; done")
+    server.sh("systemctl stop mariadb")
+    for damage, why in (
+        (f"mv {LOGS}.000002 /root/", "binary log 000002"),
+        (f"mv /root/*.000002 /var/log/mysql/; cp {LOGS}.000003 /root/; echo > {LOGS}.000003", "no"),
+        (
+            f"cp /root/*.000003 /var/log/mysql/; mkdir /root/all; mv {LOGS}.0* /root/all/",
+            "there is",
+        ),
+    ):
+        server.sh(f"{damage}; echo nonsense > {LOGS}.index; {TRY}")
+        before = server.state()
+        outcome, detail = server.mend(INDEX)
+        assert outcome == "needs_human", detail
+        assert why in detail
+        assert server.state() == before
+    server.sh(f"rm -f {LOGS}.*; mv /root/all/* /var/log/mysql/; rmdir /root/all")
+    # One that is named and gone: after a stop in order nothing is lost by it here.
+    server.sh(f"ls -1v {LOGS}.0* > {LOGS}.index; echo {LOGS}.000099 >> {LOGS}.index; {TRY}")
+    outcome, detail = server.mend(INDEX)
+    assert outcome == "ok", detail
+    assert "mariadb-bin.000099 too, which is gone" in detail
+
+
+def test_a_log_that_is_listed_and_gone_after_a_crash_is_a_humans(server: Server) -> None:
+    server.sh(f"{START}\n$CRASH\necho {LOGS}.000099 >> {LOGS}.index; {TRY}")
+    before = server.state()
+    outcome, detail = server.mend(INDEX)
+    assert outcome == "needs_human"
+    assert "mariadb-bin.000099 is listed and is not there" in detail
+    assert server.state() == before

@@ -13,7 +13,7 @@ import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.data_directory import Refused, hash_file
+from ansible.module_utils.data_directory import Refused, hash_file, sync_directory
 from ansible.module_utils.mariadb_server import Server
 
 #: What a table says that was in use in a crash. It takes no row.
@@ -87,11 +87,7 @@ class Aria:
                 raise Refused(f"the copy of {path} is not what it is now")
         for name in sorted(names, key=lambda name: name == "aria_log_control"):
             os.unlink(os.path.join(self.server.directory, name))
-        fd = os.open(self.server.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(self.server.directory)
 
 
 def main():
