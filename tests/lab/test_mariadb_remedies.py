@@ -227,3 +227,36 @@ def test_a_log_that_is_listed_and_gone_after_a_crash_is_a_humans(server: Server)
     assert outcome == "needs_human"
     assert "mariadb-bin.000099 is listed and is not there" in detail
     assert server.state() == before
+
+
+# restore-mariadb-log-directory
+
+DIRECTORY = "restore-mariadb-log-directory"
+
+
+def test_a_log_directory_of_somebody_else_is_given_back_with_the_logs_and_nothing_more(
+    server: Server,
+) -> None:
+    outcome, detail, _ = mend(server.lab, DIRECTORY, unit="mariadb.service", preview=True)
+    assert (outcome, "would give back" in detail) == ("ok", True)
+    server.sh(
+        "echo mine > /var/log/mysql/notes; chown -R root: /var/log/mysql;"
+        f"chmod 700 /var/log/mysql; chmod 600 {LOGS}.000001; {TRY}"
+    )
+    outcome, detail, _ = mend(server.lab, DIRECTORY, unit="mariadb.service")
+    assert outcome == "ok", detail
+    assert server.sh("stat -c '%U %G %a' /var/log/mysql") == "mysql adm 2750\n"
+    assert server.sh("stat -c %U /var/log/mysql/notes") == "root\n"
+    server.sh("mariadb shop -e 'INSERT INTO i VALUES (7001, 1)'")
+    server.sh("rm /var/log/mysql/notes")
+
+
+def test_no_directory_is_made_where_something_is_to_be_mounted(server: Server) -> None:
+    server.sh(
+        "cp -a /etc/fstab /root/fstab 2>/dev/null || touch /root/fstab; rm -r /var/log/mysql;"
+        f"echo '/dev/sdz1 /var/log/mysql ext4 defaults 0 2' >> /etc/fstab; {TRY}"
+    )
+    outcome, detail, _ = mend(server.lab, DIRECTORY, unit="mariadb.service")
+    assert outcome == "needs_human"
+    assert "/var/log/mysql is not mounted" in detail
+    server.sh("cp -a /root/fstab /etc/fstab; test ! -e /var/log/mysql")
