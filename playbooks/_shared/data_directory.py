@@ -118,10 +118,15 @@ def sync_directory(path):
 
 
 class Tree:
-    """All that lies in a directory: regular files and directories, links that stay inside."""
+    """All that lies in a directory: regular files and directories, links that stay inside.
 
-    def __init__(self, root):
+    `only`: paths below it; nothing but these, and the directories that they lie in.
+    """
+
+    def __init__(self, root, only=()):
         self.root = os.path.realpath(root)
+        self.only = frozenset(only)
+        self._above = {above for name in only for above in _find_above(name)}
         #: Path below the root -> (mode, user, group, size, change of its content in ns).
         self.entries = {}
         self.bytes = 0
@@ -134,6 +139,8 @@ class Tree:
         with os.scandir(os.path.join(self.root, below)) as scan:
             for entry in scan:
                 name = os.path.join(below, entry.name)
+                if self.only and name not in self.only | self._above:
+                    continue
                 told = entry.stat(follow_symlinks=False)
                 if stat.S_ISSOCK(told.st_mode) or stat.S_ISFIFO(told.st_mode):
                     continue
@@ -161,6 +168,11 @@ class Tree:
 
     def files(self):
         return [name for name, told in sorted(self.entries.items()) if stat.S_ISREG(told[0])]
+
+
+def _find_above(name):
+    while name := os.path.dirname(name):
+        yield name
 
 
 def hash_file(path):

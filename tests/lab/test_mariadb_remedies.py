@@ -260,3 +260,65 @@ def test_no_directory_is_made_where_something_is_to_be_mounted(server: Server) -
     assert outcome == "needs_human"
     assert "/var/log/mysql is not mounted" in detail
     server.sh("cp -a /root/fstab /etc/fstab; test ! -e /var/log/mysql")
+
+
+# repair-mariadb-table
+
+TABLE = "repair-mariadb-table"
+
+
+def repair(server: Server, table: str, **given: Any) -> tuple[str, str]:
+    outcome, detail, _ = mend(server.lab, TABLE, table=table, copies=COPIES, **given)
+    return outcome, detail
+
+
+def test_a_table_with_a_strange_name_is_repaired_and_its_files_are_kept(server: Server) -> None:
+    server.sh(f"""{START}; mariadb <<'END'
+        CREATE DATABASE `a.b-ö`; USE `a.b-ö`;
+        CREATE TABLE `x``y.z$` (id INT PRIMARY KEY, t TEXT) ENGINE=MyISAM
+            PARTITION BY HASH (id) PARTITIONS 2;
+        INSERT INTO `x``y.z$` SELECT seq, MD5(seq) FROM seq_1_to_1000;
+END
+        mariadb -e 'CHECKSUM TABLE `a.b-ö`.`x``y.z$` EXTENDED' > /root/sum
+        systemctl stop mariadb
+        cd /var/lib/mysql/a@*
+        dd if=/dev/urandom of="$(ls *P#p1.MYI)" bs=1024 seek=1 count=3 conv=notrunc
+        {START}""")
+    outcome, detail = repair(server, "a.b-ö.x`y.z$", preview=True)
+    assert (outcome, server.copies()) == ("ok", []), detail
+    outcome, detail = repair(server, "a.b-ö.x`y.z$")
+    assert outcome == "ok", detail
+    assert "repaired a.b-ö.x`y.z$, which has 1000 rows" in detail
+    server.sh("mariadb -e 'CHECKSUM TABLE `a.b-ö`.`x``y.z$` EXTENDED' | diff - /root/sum")
+    (place,) = server.copies()
+    kept = server.sh(f"cd {COPIES}/{place}; sha256sum --quiet -c SHA256SUMS; ls data/*")
+    assert {Path(name).suffix for name in kept.split()} == {".frm", ".par", ".MYD", ".MYI"}
+    outcome, detail = repair(server, "a.b-ö.x`y.z$")
+    assert (outcome, server.copies()) == ("ok", [place]), detail
+
+
+def test_a_repair_that_loses_rows_is_told_with_the_copy(server: Server) -> None:
+    server.sh("dd if=/dev/urandom of=/var/lib/mysql/shop/m.MYD bs=1024 seek=8 count=4 conv=notrunc")
+    server.sh(START)
+    outcome, detail = repair(server, "shop.m")
+    assert outcome == "needs_human"
+    assert "REPAIR TABLE of shop.m says" in detail
+    (place,) = server.copies()
+    assert f"{COPIES}/{place}" in detail
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ("shop.i", "a table of InnoDB, not of MyISAM"),
+        ("shop.a", "a table of Aria, not of MyISAM"),
+        ("shop.none", "there is no table shop.none"),
+        ("nothing", "there is no table nothing"),
+        ("shop.m' OR '1'='1", "there is no table"),
+    ],
+)
+def test_what_is_no_table_of_myisam_is_left_alone(server: Server, table: str, why: str) -> None:
+    server.sh(START)
+    outcome, detail = repair(server, table)
+    assert outcome == "needs_human"
+    assert why in detail
