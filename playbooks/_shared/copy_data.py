@@ -3,10 +3,13 @@
 
 A module of the remedies that change data. The copy gets a directory of its own in `to`:
 
-    UNIT-20261126T031500Z/
+    UNIT-HOST-20261126T031500Z/
         about.json    what it is a copy of, and of which state
         SHA256SUMS    of all files, as they were; `sha256sum -c` knows the format
         data/         the copy, with owners, modes and times
+
+`only` names files below the source: nothing else is copied. `in_use`: the service goes on, and what
+is copied must not change meanwhile. `name` takes the place of UNIT-HOST.
 
 It is there as a whole or not at all. A copy of this same state that is there already is taken as it
 is: whoever runs a remedy again makes no second one. In a preview it copies nothing, and says all
@@ -21,7 +24,6 @@ import json
 import os
 import shutil
 import socket
-import stat
 import subprocess
 import time
 
@@ -30,37 +32,15 @@ from ansible.module_utils.data_directory import (
     RESERVE,
     Refused,
     Tree,
+    check_place,
     find_users,
     hash_file,
-    read_device,
     run,
     show_size,
 )
 
 #: Of one unit's data in one place. Each may be large, and nothing but a human removes one.
 MOST_COPIES = 3
-
-
-def check_place(to, source):
-    """That a copy may be made there. Raises Refused."""
-    if os.path.realpath(to) != os.path.normpath(to):
-        raise Refused(f"{to} is reached by a link: name the place itself as `copies`")
-    try:
-        told = os.stat(to, follow_symlinks=False)
-    except OSError as error:
-        raise Refused(f"no copy can be made in {to}: {error.strerror}; make it") from None
-    if not stat.S_ISDIR(told.st_mode):
-        raise Refused(f"no copy can be made in {to}: it is no directory")
-    if told.st_uid != os.geteuid() or told.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Refused(
-            f"no copy can be made in {to}: others than root may write to it; "
-            f"chown root {to}; chmod go-w {to}"
-        )
-    if read_device(to) == read_device(source):
-        raise Refused(
-            f"no copy can be made in {to}: it lies on the same filesystem as {source}; "
-            "name one on another as `copies`"
-        )
 
 
 def check_room(to, tree, copies):
@@ -106,17 +86,23 @@ def compare(source, copy):
     return sums
 
 
-def make_copy(source, tree, place, about):
+def make_copy(source, tree, place, about, in_use=False):
     """The copy, whole and written down, at `place`."""
     draft = os.path.join(os.path.dirname(place), f".{os.path.basename(place)}.partial")
     os.mkdir(draft, 0o700)
     try:
         data = os.path.join(draft, "data")
-        argv = ["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", source, data]
-        done = run(argv, timeout=None)
+        argv = ["cp", "--archive", "--reflink=auto"]
+        if tree.only:
+            os.mkdir(data, 0o700)
+            argv += ["--parents", f"--target-directory={data}", "--", *sorted(tree.only)]
+        else:
+            argv += ["--no-target-directory", "--", source, data]
+        done = run(argv, timeout=None, cwd=source)
         if done.returncode != 0:
             raise Refused(f"the copy failed: {done.stderr.strip()[:300]}")
-        if Tree(source).digest() != tree.digest() or find_users([source]):
+        now = Tree(source, tree.only).digest()
+        if now != tree.digest() or (not in_use and find_users([source])):
             raise Refused(f"{source} was changed while it was copied: somebody else is at work")
         sums = compare(tree, Tree(data))
         with open(os.path.join(draft, "SHA256SUMS"), "w", errors="surrogateescape") as file:
@@ -136,9 +122,11 @@ def copy(given, preview):
     if not os.path.isdir(source):
         raise Refused(f"there is no directory {given['source']} to copy")
     check_place(to, source)
-    tree = Tree(source)
+    tree = Tree(source, given["only"])
+    if missing := sorted(tree.only - tree.entries.keys()):
+        raise Refused(f"{source}/{missing[0]} is not there to be copied")
     state = tree.digest()
-    prefix = f"{given['unit']}-{socket.gethostname()}"
+    prefix = given["name"] or f"{given['unit']}-{socket.gethostname()}"
     copies = find_copies(to, prefix)
     if place := find_same(copies, state):
         return False, place, tree, "is there already"
@@ -157,7 +145,7 @@ def copy(given, preview):
     place = os.path.join(to, f"{prefix}-{stamp}")
     if preview:
         return True, place, tree, "would be made"
-    if users := find_users([source]):
+    if not given["in_use"] and (users := find_users([source])):
         raise Refused(f"{source} is in use, so no copy of it is whole: {', '.join(users[:5])}")
     with open(os.path.join(to, f".{prefix}.lock"), "w") as lock:
         try:
@@ -177,7 +165,7 @@ def copy(given, preview):
             "state": state,
             "by": "hostmend",
         }
-        make_copy(source, tree, place, about)
+        make_copy(source, tree, place, about, given["in_use"])
     return True, place, tree, "is made, and every file of it compared"
 
 
@@ -188,6 +176,9 @@ def main():
             "source": {"type": "path", "required": True},
             "to": {"type": "path", "required": True},
             "limit_gb": {"type": "float", "required": True},
+            "only": {"type": "list", "elements": "str", "default": []},
+            "name": {"type": "str", "default": ""},
+            "in_use": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

@@ -70,11 +70,63 @@ def read_device(path):
     raise Refused(f"the kernel does not tell what {path} is mounted from")
 
 
-class Tree:
-    """All that lies in a directory: regular files and directories, links that stay inside."""
+def check_place(to, source=None):
+    """That a copy, of `source`, may be made there. Raises Refused."""
+    if os.path.realpath(to) != os.path.normpath(to):
+        raise Refused(f"{to} is reached by a link: name the place itself as `copies`")
+    try:
+        told = os.stat(to, follow_symlinks=False)
+    except OSError as error:
+        raise Refused(f"no copy can be made in {to}: {error.strerror}; make it") from None
+    if not stat.S_ISDIR(told.st_mode):
+        raise Refused(f"no copy can be made in {to}: it is no directory")
+    if told.st_uid != os.geteuid() or told.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Refused(
+            f"no copy can be made in {to}: others than root may write to it; "
+            f"chown root {to}; chmod go-w {to}"
+        )
+    if source is not None and read_device(to) == read_device(source):
+        raise Refused(
+            f"no copy can be made in {to}: it lies on the same filesystem as {source}; "
+            "name one on another as `copies`"
+        )
 
-    def __init__(self, root):
+
+def write_file(path, text, *, owner=(0, 0), mode=0o600):
+    """Writes a new file, or another in place of one, in one step. Raises OSError."""
+    draft = f"{path}.hostmend"
+    if os.path.lexists(draft):
+        os.unlink(draft)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with open(os.open(draft, flags, 0o600), "wb") as file:
+        file.write(text)
+        os.fchown(file.fileno(), *owner)
+        os.fchmod(file.fileno(), mode)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(draft, path)
+    sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path):
+    """What was made, renamed and removed in it is there after a loss of power too."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Tree:
+    """All that lies in a directory: regular files and directories, links that stay inside.
+
+    `only`: paths below it; nothing but these, and the directories that they lie in.
+    """
+
+    def __init__(self, root, only=()):
         self.root = os.path.realpath(root)
+        self.only = frozenset(only)
+        self._above = {above for name in only for above in _find_above(name)}
         #: Path below the root -> (mode, user, group, size, change of its content in ns).
         self.entries = {}
         self.bytes = 0
@@ -87,6 +139,8 @@ class Tree:
         with os.scandir(os.path.join(self.root, below)) as scan:
             for entry in scan:
                 name = os.path.join(below, entry.name)
+                if self.only and name not in self.only | self._above:
+                    continue
                 told = entry.stat(follow_symlinks=False)
                 if stat.S_ISSOCK(told.st_mode) or stat.S_ISFIFO(told.st_mode):
                     continue
@@ -114,6 +168,11 @@ class Tree:
 
     def files(self):
         return [name for name, told in sorted(self.entries.items()) if stat.S_ISREG(told[0])]
+
+
+def _find_above(name):
+    while name := os.path.dirname(name):
+        yield name
 
 
 def hash_file(path):

@@ -11,9 +11,19 @@ from lab_runs import PLAYBOOK, RUNTIME, find_playbooks, mend
 from ruamel.yaml import YAML
 
 from agent.lab import Lab
-from agent.remedies.catalog import SHIPPED
+from agent.remedies.catalog import SHIPPED, Catalog
 
-TESTS = sorted(SHIPPED.glob("*/test"))
+CATALOG = Catalog.load([SHIPPED])
+#: Remedies for these take a server up and down several times.
+SLOW = frozenset({"mariadb", "postgres", "redis"})
+TESTS = [
+    pytest.param(
+        test,
+        id=test.parent.name,
+        marks=[pytest.mark.long] if SLOW & CATALOG.get(test.parent.name).handles.keys() else [],
+    )
+    for test in sorted(SHIPPED.glob("*/test"))
+]
 
 
 @pytest.fixture
@@ -26,7 +36,7 @@ def play(lab: Lab, path: str, *, check: bool = True) -> subprocess.CompletedProc
     return lab.run([PLAYBOOK, "-i", "localhost,", path], check=check, timeout=300)
 
 
-@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.parent.name)
+@pytest.mark.parametrize("test", TESTS)
 def test_a_remedy_mends_what_its_own_test_breaks(host: Lab, test: Path) -> None:
     remedy = test.parent.name
     here = f"{find_playbooks(host)}/{remedy}/test"
