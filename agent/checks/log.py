@@ -36,6 +36,9 @@ _MOST_BYTES, _READING = 16 << 20, 0.3
 #: Of `timeout`: when reading is given up, how long a canary and who writes are waited for.
 _PATIENCE, _CANARY, _SEARCH = 0.5, 0.2, 0.1
 
+#: Each is for causes of its own.
+_LADDER = ("restore-log-directory", "release-deleted-files")
+
 
 class LogOptions(LineOptions):
     """Logs, and what is wrong when it stands in them."""
@@ -279,7 +282,7 @@ LOG = CheckType(
     propose=propose,
     gather=gather,
     watches=lambda options: frozenset({Watch(trigger="inotify", what=options.path)}),
-    default_ladder=lambda _options: (StepOptions(remedy="restore-log-directory"),),
+    default_ladder=lambda _options: tuple(StepOptions(remedy=name) for name in _LADDER),
     defaults={"confirm": "1 of 1"},
     names=lambda options: frozenset() if is_pattern(options.path) else frozenset({options.path}),
     own_causes=lambda options: frozenset(options.patterns),

@@ -22,13 +22,13 @@ VOLUME = "/var/log/volume"
 @pytest.fixture
 def host(lab: Lab) -> Iterator[Lab]:
     yield lab
+    lab.run(["sh", "-c", "systemctl stop nginx 'writer*'; systemctl reset-failed"], check=False)
     lab.run(["sh", "-c", f"umount -l {VOLUME} {NGINX}"], check=False)
     lab.run(
         ["rm", "-rf", RUNTIME, "/etc/tmpfiles.d/app.conf", "/var/log/app", "/var/log/elsewhere"]
     )
     lab.run(["sh", "-c", f"[ ! -L {NGINX} ] || rm {NGINX}"])
     lab.run(["install", "-d", "-o", "root", "-g", "adm", "-m", "755", NGINX])
-    lab.run(["sh", "-c", "systemctl stop nginx 'writer*'; systemctl reset-failed"], check=False)
 
 
 def state(lab: Lab, *paths: str) -> list[str]:
@@ -146,3 +146,128 @@ def test_a_directory_of_which_it_is_not_sure_is_left_to_a_human(
     if directory not in ("/var/log", "/var/log/journal") and "link" not in words:
         assert host.run(["test", "-e", directory], check=False).returncode != 0
     assert host.run(["sh", "-c", "ls -A /var/log/elsewhere 2>/dev/null || true"]).stdout == ""
+
+
+# release-deleted-files
+
+#: Holds files open, deletes them, and writes to each again and again, up to five minutes.
+HOLD = """
+import ctypes, os, sys, time
+held = {}
+for path in sys.argv[2:]:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    flags = os.O_APPEND if sys.argv[1] == "append" else 0
+    held[path] = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
+    os.write(held[path], b"old\\n" * 50_000)
+    os.unlink(path)
+held["memfd"] = os.memfd_create("log", 0)
+os.write(held["memfd"], b"old\\n" * 50_000)
+open("/run/writer-ready", "w").close()
+for _ in range(3000):
+    for fd in held.values():
+        os.write(fd, b"new\\n")
+    time.sleep(0.1)
+"""
+
+
+def hold(lab: Lab, how: str, *paths: str, unit: str = "writer") -> str:
+    """A service that has deleted files open; the number of its process."""
+    lab.run(["rm", "-f", "/run/writer-ready"])
+    lab.run(["systemd-run", "-q", f"--unit={unit}", "python3", "-c", HOLD, how, *paths])
+    lab.wait_for(["test", "-e", "/run/writer-ready"])
+    return lab.run(["systemctl", "show", "--value", "-p", "MainPID", unit]).stdout.strip()
+
+
+def sizes(lab: Lab, pid: str) -> dict[str, int]:
+    """What a process holds, by its last path: how long it is."""
+    told = lab.run(["sh", "-c", f"for f in /proc/{pid}/fd/*; do readlink $f; stat -Lc %s $f; done"])
+    lines = told.stdout.splitlines()
+    return {
+        path.removesuffix(" (deleted)"): int(size)
+        for path, size in zip(lines[::2], lines[1::2], strict=True)
+        if path.endswith(" (deleted)")
+    }
+
+
+def test_a_log_whose_writer_cannot_open_it_anew_gives_its_room_back_and_asks_for_a_restart(
+    host: Lab,
+) -> None:
+    pid = hold(host, "append", "/var/log/app/app.log")
+    given = {"path": "/var/log/app/app.log", "patience": 1}
+    assert sizes(host, pid)["/var/log/app/app.log"] >= 200_000
+    outcome, detail, _ = mend(host, "release-deleted-files", preview=True, **given)
+    assert "would ask to open anew" in detail
+    assert sizes(host, pid)["/var/log/app/app.log"] >= 200_000
+    outcome, detail, _ = mend(host, "release-deleted-files", **given)
+    assert outcome == "needs_human", detail
+    assert f"(process {pid}, writer.service)" in detail
+    assert "systemctl restart writer.service" in detail
+    # It goes on at the beginning: there is no hole.
+    assert 0 < sizes(host, pid)["/var/log/app/app.log"] < 200_000
+
+
+def test_a_writer_that_does_not_append_is_left_alone(host: Lab) -> None:
+    pid = hold(host, "over", "/var/log/app/app.log")
+    outcome, detail, _ = mend(
+        host, "release-deleted-files", path="/var/log/app/app.log", patience=1
+    )
+    assert outcome == "needs_human", detail
+    assert "does not append" in detail
+    assert sizes(host, pid)["/var/log/app/app.log"] >= 200_000
+
+
+def test_a_service_is_asked_by_the_command_of_the_configuration(host: Lab) -> None:
+    hold(host, "append", "/var/log/app/app.log")
+    outcome, detail, _ = mend(
+        host,
+        "release-deleted-files",
+        path="/var/log/app/app.log",
+        reopen=["systemctl", "stop", "writer"],
+    )
+    assert outcome == "ok", detail
+    assert "opened /var/log/app/app.log anew" in detail
+
+
+#: Deleted and held, on the very filesystem whose room is wanted, and no logs all the same.
+NO_LOGS = (
+    "ibtmp1", "ib8Xk2Pa", "ib_logfile0", "ibdata1", "undo_001", "aria_log.00000001",
+    "mariadb-bin.000002", "binlog.000001", "000000010000000000000002", "app.wal", "app.db-wal",
+    "dump.sql", "app.rdb", "app.db", "app.sqlite",
+)  # fmt: skip
+
+
+def test_on_a_filesystem_only_logs_are_released_and_never_a_databases_files(host: Lab) -> None:
+    host.volume(VOLUME, "64M")
+    never = [f"{VOLUME}/{name}" for name in NO_LOGS]
+    elsewhere = ["/tmp/ibAbCd12", "/var/lib/app/app.log", "/var/log/audit/audit.log",
+                 "/var/log/journal/app.log", "/var/log/other.log"]  # fmt: skip
+    pid = hold(host, "append", f"{VOLUME}/app.log", *never, *elsewhere)
+    outcome, detail, _ = mend(host, "release-deleted-files", path=VOLUME, patience=1)
+    assert outcome == "ok", detail
+    found = sizes(host, pid)
+    assert found.pop(f"{VOLUME}/app.log") < 200_000
+    assert len(found) == len(never) + len(elsewhere) + 1
+    assert min(found.values()) >= 200_000, found
+    for path in (*never, *elsewhere[:4]):
+        outcome, detail, _ = mend(host, "release-deleted-files", path=path, patience=1)
+        assert outcome == "needs_human"
+        assert "what is none is never touched" in detail
+    assert min(size for path, size in sizes(host, pid).items() if path != f"{VOLUME}/app.log") >= (
+        200_000
+    )
+
+
+def test_a_container_that_calls_its_own_file_so_is_left_alone(host: Lab) -> None:
+    host.run(["mkdir", "-p", "/srv/inside/bin", "/srv/inside/var/log/app", "/srv/inside/proc"])
+    host.run(["cp", "/bin/busybox", "/srv/inside/bin/busybox"])
+    write = (
+        "exec 5>>/var/log/app/app.log; i=0; while [ $i -lt 2000 ]; do echo old >&5; i=$((i+1));"
+        " done; /bin/busybox rm /var/log/app/app.log; /bin/busybox sleep 300"
+    )
+    root = ["-p", "RootDirectory=/srv/inside", "-p", "MountAPIVFS=yes"]
+    host.run(["systemd-run", "-q", "--unit=writer", *root, "/bin/busybox", "sh", "-c", write])
+    pid = host.run(["systemctl", "show", "--value", "-p", "MainPID", "writer"]).stdout.strip()
+    host.wait_for(lambda: "/var/log/app/app.log" in sizes(host, pid))
+    outcome, detail, _ = mend(host, "release-deleted-files", path="/var/log/app/app.log")
+    assert (outcome, "nothing deleted is held" in detail) == ("ok", True), detail
+    assert sizes(host, pid)["/var/log/app/app.log"] == 8000
