@@ -271,3 +271,96 @@ def test_a_container_that_calls_its_own_file_so_is_left_alone(host: Lab) -> None
     outcome, detail, _ = mend(host, "release-deleted-files", path="/var/log/app/app.log")
     assert (outcome, "nothing deleted is held" in detail) == ("ok", True), detail
     assert sizes(host, pid)["/var/log/app/app.log"] == 8000
+
+
+# repair-journal
+
+QUARANTINE = "/var/log/journal/hostmend-quarantine"
+DAMAGE = ["if=/dev/urandom", "conv=notrunc", "bs=1", "seek=20000", "count=4000"]
+
+
+def list_journal(lab: Lab) -> dict[str, str]:
+    """Digests of the archived files, by path."""
+    done = lab.run(["sh", "-c", "sha256sum /var/log/journal/*/*@*.journal || true"])
+    return dict(reversed(line.split("  ", 1)) for line in done.stdout.splitlines())
+
+
+@pytest.fixture
+def archived(host: Lab) -> Iterator[str]:
+    before = list_journal(host)
+    for word in ("one", "two"):
+        host.run(["logger", f"{word} to keep"])
+        host.run(["journalctl", "--rotate"])
+    path = sorted(set(list_journal(host)) - set(before))[0]
+    yield path
+    host.run(["sh", "-c", f"rm -rf {QUARANTINE} /var/log/journal/*/*@*.journal"])
+
+
+def test_a_corrupt_file_is_set_aside_and_its_neighbours_are_left_alone(
+    host: Lab, archived: str
+) -> None:
+    # What another host sent here is no journal of this one.
+    other = "/var/log/journal/0123456789abcdef0123456789abcdef"
+    host.run(["mkdir", "-p", other])
+    host.run(["cp", archived, f"{other}/system@other.journal"])
+    host.run(["dd", f"of={other}/system@other.journal", *DAMAGE])
+    try:
+        with check_in(host, "journal") as check:
+            host.run(["dd", f"of={archived}", *DAMAGE])
+            check.wait_for("corrupt")
+            before = list_journal(host)
+            outcome, detail, _ = mend(host, "repair-journal", preview=True)
+            assert (outcome, list_journal(host)) == ("ok", before), detail
+            outcome, detail, _ = mend(host, "repair-journal")
+            assert outcome == "ok", detail
+            assert "takes lines" in detail
+            check.wait_for("")
+        after = list_journal(host)
+        name = archived.rpartition("/")[2]
+        assert after.pop(f"{QUARANTINE}/{name}") == before.pop(archived)
+        # Nothing else was touched, not even by a rotation.
+        assert after == before
+        assert host.run(["journalctl", "--grep=^two to keep$", "-o", "cat"]).stdout.strip()
+        whole = list_journal(host)
+        outcome, detail, _ = mend(host, "repair-journal")
+        assert (outcome, list_journal(host)) == ("ok", whole), detail
+    finally:
+        host.run(["rm", "-rf", other])
+
+
+def test_a_corrupt_file_that_journald_writes_to_is_rotated_and_set_aside(
+    host: Lab, archived: str
+) -> None:
+    active = f"/var/log/journal/{host.read('/etc/machine-id').strip()}/system.journal"
+    host.run(["sh", "-c", "for i in $(seq 200); do logger line $i; done; journalctl --sync"])
+    host.run(["dd", f"of={active}", *DAMAGE])
+    assert host.run(["journalctl", "--verify"], check=False).returncode != 0
+    outcome, detail, _ = mend(host, "repair-journal")
+    assert outcome == "ok", detail
+    host.run(["journalctl", "--verify", "--quiet"])
+    assert host.run(["sh", "-c", f"ls {QUARANTINE}"]).stdout.startswith("system")
+
+
+def test_a_journal_that_nobody_keeps_or_can_write_is_left_to_a_human(
+    host: Lab, archived: str
+) -> None:
+    host.run(["dd", f"of={archived}", *DAMAGE])
+    before = list_journal(host)
+    host.volume(VOLUME, "16M")
+    for given, words in [
+        ({"quarantine": f"{VOLUME}/quarantine"}, "on another filesystem"),
+        ({"directory": "/var/log/app"}, "keeps no journal"),
+    ]:
+        outcome, detail, _ = mend(host, "repair-journal", **given)
+        assert outcome == "needs_human", detail
+        assert words in detail
+    host.run(["systemctl", "stop", "systemd-journald.socket", "systemd-journald-dev-log.socket",
+              "systemd-journald-audit.socket", "systemd-journald"])  # fmt: skip
+    try:
+        outcome, detail, _ = mend(host, "repair-journal")
+        assert outcome == "needs_human", detail
+        assert "systemctl start systemd-journald.service" in detail
+    finally:
+        host.run(["systemctl", "start", "systemd-journald.socket",
+                  "systemd-journald-dev-log.socket", "systemd-journald"])  # fmt: skip
+    assert {path: digest for path, digest in list_journal(host).items() if path in before} == before
