@@ -364,3 +364,90 @@ def test_a_journal_that_nobody_keeps_or_can_write_is_left_to_a_human(
         host.run(["systemctl", "start", "systemd-journald.socket",
                   "systemd-journald-dev-log.socket", "systemd-journald"])  # fmt: skip
     assert {path: digest for path, digest in list_journal(host).items() if path in before} == before
+
+
+# repair-logrotate
+
+STATE = "/var/lib/logrotate/status"
+
+
+@pytest.fixture
+def rotating(host: Lab) -> Iterator[Lab]:
+    host.run(["systemctl", "start", "logrotate"])
+    yield host
+    clean = f"rm -rf {STATE}* /etc/logrotate.d/again; systemctl reset-failed logrotate"
+    host.run(["sh", "-c", clean], check=False)
+
+
+def fail_rotation(lab: Lab, damage: str) -> None:
+    lab.run(["sh", "-c", damage])
+    assert lab.run(["systemctl", "start", "logrotate"], check=False).returncode != 0
+    # Where it has room, logrotate writes a state anew.
+    lab.run(["sh", "-c", damage])
+
+
+def test_a_corrupt_state_is_set_aside_and_the_rest_is_rotated(rotating: Lab) -> None:
+    rotating.write(STATE, "garbage\n")
+    with check_in(rotating, "service", unit="logrotate.service") as check:
+        rotating.run(["systemctl", "start", "logrotate"], check=False)
+        check.wait_for("failed")
+        rotating.write(STATE, "garbage\n")
+        outcome, detail, _ = mend(rotating, "repair-logrotate", preview=True)
+        assert (outcome, rotating.read(STATE)) == ("ok", "garbage\n"), detail
+        outcome, detail, _ = mend(rotating, "repair-logrotate", unit="logrotate.service")
+        assert outcome == "ok", detail
+        check.wait_for("")
+    assert rotating.read(f"{STATE}.corrupt-1") == "garbage\n"
+    state = rotating.run(["stat", "--format=%i %Y", STATE]).stdout
+    outcome, detail, _ = mend(rotating, "repair-logrotate")
+    assert (outcome, detail) == ("ok", "logrotate finds nothing wrong")
+    assert rotating.run(["stat", "--format=%i %Y", STATE]).stdout == state
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            "cp /etc/logrotate.d/nginx /etc/logrotate.d/again",
+            ["rotated by /etc/logrotate.d/again and /etc/logrotate.d/nginx"],
+        ),
+        (
+            f"chmod 777 {NGINX}; touch {ERRORS}",
+            [f"does not trust the permissions of {NGINX}", "in /etc/logrotate.d/nginx: su USER"],
+        ),
+        ("echo '/var/log/x.log { nonsense' > /etc/logrotate.d/again", ["logrotate says: error:"]),
+    ],
+    ids=["duplicate", "permissions", "syntax"],
+)
+def test_what_is_wrong_in_the_configuration_is_named_and_left_to_a_human(
+    rotating: Lab, damage: str, words: list[str]
+) -> None:
+    fail_rotation(rotating, damage)
+    files = f"sha256sum /etc/logrotate.d/* {STATE}; stat -c %a {NGINX}"
+    before = rotating.run(["sh", "-c", files]).stdout
+    outcome, detail, _ = mend(rotating, "repair-logrotate")
+    assert outcome == "needs_human", detail
+    assert all(word in detail for word in words), detail
+    assert rotating.run(["sh", "-c", files]).stdout == before
+
+
+def test_a_logrotate_whose_reason_to_fail_is_gone_is_run_again(rotating: Lab) -> None:
+    fail_rotation(rotating, "ln -sf ../nowhere /etc/logrotate.d/again")
+    rotating.run(["rm", "/etc/logrotate.d/again"])
+    outcome, detail, _ = mend(rotating, "repair-logrotate")
+    assert (outcome, detail) == ("ok", "logrotate.service was run, and succeeded")
+
+
+def test_a_state_that_is_no_file_of_roots_or_has_no_room_is_left_alone(rotating: Lab) -> None:
+    fail_rotation(rotating, f"echo garbage > {STATE}; chown www-data {STATE}")
+    outcome, detail, _ = mend(rotating, "repair-logrotate")
+    assert (outcome, "no file of root's" in detail) == ("needs_human", True), detail
+    assert rotating.read(STATE) == "garbage\n"
+    rotating.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", "/var/lib/logrotate"])
+    try:
+        fail_rotation(rotating, f"echo garbage > {STATE}")
+        outcome, detail, _ = mend(rotating, "repair-logrotate")
+        assert (outcome, "no room" in detail) == ("needs_human", True), detail
+        assert rotating.read(STATE) == "garbage\n"
+    finally:
+        rotating.run(["umount", "/var/lib/logrotate"])
