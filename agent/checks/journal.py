@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from agent.checks.check import CheckType, Proposal, Watch
+from agent.checks.check import CheckType, Proposal, StepOptions, Watch
 from agent.checks.journal_findings import (
     CAUSES,
     MEASUREMENTS,
@@ -365,6 +365,10 @@ def _watch(_options: JournalOptions) -> frozenset[Watch]:
     )
 
 
+def _default_ladder(options: JournalOptions) -> tuple[StepOptions, ...]:
+    return () if options.patterns else (StepOptions(remedy="repair-journal"),)
+
+
 JOURNAL = CheckType(
     name="journal",
     summary="What is written to the journal; or, without a pattern, that the journal is well.",
@@ -375,6 +379,7 @@ JOURNAL = CheckType(
     propose=propose,
     gather=gather,
     watches=_watch,
+    default_ladder=_default_ladder,
     defaults={"every": "30s", "confirm": "1 of 1"},
     names=lambda options: frozenset({options.unit}) if options.unit else frozenset(),
     own_causes=lambda options: frozenset(options.patterns),

@@ -8,14 +8,14 @@ by when it saw a line: times in logs have too many forms, and clocks of their ow
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from agent.checks.check import CheckType, Watch
+from agent.checks.check import CheckType, StepOptions, Watch
 from agent.checks.lines import BEYOND, LineOptions, count_lines, judge_lines, show_lines
 from agent.checks.log_evidence import propose, take_evidence
 from agent.checks.log_findings import CAUSES, MEASUREMENTS, Log, judge, make_finding
@@ -35,6 +35,9 @@ from agent.host.tally import Amount, add_amount, amount_within
 _MOST_BYTES, _READING = 16 << 20, 0.3
 #: Of `timeout`: when reading is given up, how long a canary and who writes are waited for.
 _PATIENCE, _CANARY, _SEARCH = 0.5, 0.2, 0.1
+
+#: Each is for causes of its own.
+_LADDER = ("restore-log-directory", "release-deleted-files")
 
 
 class LogOptions(LineOptions):
@@ -95,14 +98,15 @@ async def look(options: LogOptions, machine: Machine) -> tuple[Finding, ...]:
     except Hung as error:
         return (make_finding(options.path, Status.UNKNOWN, "hung", f"cannot look: {error}"),)
     lines = count_lines(options, memory, scan, since=since, now=now)
-    logs = []
+    logs, directory = [], _remember_directory(machine, reading)
     for path, added in reading.files.items():
         log = _describe(options, machine, path, added, places, since=since, now=now)
         if log is not None:
-            log = replace(log, directory=reading.directory, silent=silent)
+            log = replace(log, directory=reading.directory, last_seen=directory, silent=silent)
             logs.append(await _name_writers(log, options.timeout, machine))
     if not logs:
-        logs.append(_describe_nothing(options, machine, reading, now, seen=begun is not None))
+        log = _describe_nothing(options, machine, reading, now, seen=begun is not None)
+        logs.append(replace(log, last_seen=directory))
     elif is_pattern(options.path):
         memory.forget(f"absent:{options.path}")
     memory.notes["looked"] = now
@@ -164,6 +168,17 @@ def _describe(
         skipped=added.skipped,
         hole=place.mark.hole if place.mark else None,
     )
+
+
+def _remember_directory(machine: Machine, reading: Reading) -> tuple[int, int, int] | None:
+    """Whose the directory is, with its permissions; or was, when it was last there."""
+    memory = machine.memory
+    known: Sequence[int] | None = memory.get("directory")
+    if reading.directory_state is None:
+        return None if known is None else (known[0], known[1], known[2])
+    if known is None or tuple(known) != reading.directory_state:
+        memory.put("directory", reading.directory_state)
+    return reading.directory_state
 
 
 def _describe_nothing(
@@ -267,6 +282,7 @@ LOG = CheckType(
     propose=propose,
     gather=gather,
     watches=lambda options: frozenset({Watch(trigger="inotify", what=options.path)}),
+    default_ladder=lambda _options: tuple(StepOptions(remedy=name) for name in _LADDER),
     defaults={"confirm": "1 of 1"},
     names=lambda options: frozenset() if is_pattern(options.path) else frozenset({options.path}),
     own_causes=lambda options: frozenset(options.patterns),

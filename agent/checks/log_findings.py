@@ -11,6 +11,7 @@ from agent.checks.lines import Verdict
 from agent.checks.values import Rate
 from agent.core.model import Finding, Seconds, Status
 from agent.core.units import format_duration, format_size
+from agent.host.files import name_group, name_owner
 from agent.host.holders import Holder
 
 CAUSES = {
@@ -31,6 +32,9 @@ MEASUREMENTS = {
     "behind_bytes": "What was added to it and is not read yet.",
     "skipped_bytes": "What was added to it faster than it can be read, and is never read.",
     "deleted_bytes": "Room on the disk that the deleted file takes.",
+    "directory_uid": "Whose the directory was when it was last there, as a number.",
+    "directory_gid": "The same of its group.",
+    "directory_mode": "The same of its permissions.",
 }
 
 #: A rotation leaves a moment without a file, and some writers a while with a deleted one.
@@ -51,6 +55,8 @@ class Log:
     error: int = 0
     #: Whether its directory is there.
     directory: bool = True
+    #: Its user, group and permissions when it was last there; None: it never was.
+    last_seen: tuple[int, int, int] | None = None
     #: For how long it has been missing.
     absent: Seconds = 0.0
     #: Deleted files of it that are written to, and for how long.
@@ -125,6 +131,10 @@ def judge_log(log: Log) -> Finding:
         }.items()
         if value
     }
+    if cause == "directory" and log.last_seen is not None:
+        uid, gid, mode = log.last_seen
+        measurements |= {"directory_uid": uid, "directory_gid": gid, "directory_mode": mode}
+        facts["Last seen"] = f"of {name_owner(uid)}:{name_group(gid)}, permissions {mode:04o}"
     return make_finding(log.path, status, cause, summary, facts=facts, measurements=measurements)
 
 

@@ -74,6 +74,8 @@ VALIDATIONS = {
     "squid.service": ("squid", "-k", "parse"),
 }
 #: Enabled and running, and yet there for one login or one console.
+#: Units that a restart alone does not mend.
+_OWN_REMEDIES = {"logrotate.service": "repair-logrotate", "logrotate.timer": "repair-logrotate"}
 #: Rotates the logs where this timer runs. Hosts are switched off, and miss one day of it.
 _ROTATION_TIMER = "logrotate.timer"
 _ROTATION = Proposal(
@@ -224,6 +226,8 @@ def _default_ladder(options: ServiceOptions) -> tuple[StepOptions, ...]:
     # A pattern may be for everything, and everything is never restarted.
     if is_pattern(options.unit) or why_never(options.unit):
         return ()
+    if remedy := _OWN_REMEDIES.get(options.unit):
+        return (StepOptions(remedy=remedy),)
     return (StepOptions(remedy="restart-service", options={"unit": options.unit}),)
 
 

@@ -10,7 +10,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "clock": {"type": "clock"},
     "disks": {"type": "disk", "ladder": []},
     "failed-units": {"type": "service", "unit": "*"},
-    "journal": {"type": "journal"},
+    "journal": {"type": "journal", "ladder": []},
     "memory": {"type": "memory"},
     "self": {"type": "self"},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -31,6 +32,8 @@ class Reading:
     left_out: int = 0
     #: Whether the directory that the logs should be in is there.
     directory: bool = True
+    #: Its user, group and permissions; None: it is not there, or a pattern too.
+    directory_state: tuple[int, int, int] | None = None
 
 
 def is_pattern(path: str) -> bool:
@@ -88,8 +91,18 @@ def read_logs(
             others=marks if known is None else (),
         )
     directory = os.path.dirname(pattern)  # noqa: PTH120 - it may be a pattern too
-    there = is_pattern(directory) or os.path.isdir(directory)  # noqa: PTH112
-    return Reading(files=files, left_out=len(found) - len(chosen), directory=there)
+    state = None if is_pattern(directory) else _find_state(directory)
+    there = is_pattern(directory) or state is not None
+    left_out = len(found) - len(chosen)
+    return Reading(files=files, left_out=left_out, directory=there, directory_state=state)
+
+
+def _find_state(directory: str) -> tuple[int, int, int] | None:
+    with contextlib.suppress(OSError):
+        told = os.stat(directory)  # noqa: PTH116
+        if stat.S_ISDIR(told.st_mode):
+            return told.st_uid, told.st_gid, stat.S_IMODE(told.st_mode)
+    return None
 
 
 def _follow_names(

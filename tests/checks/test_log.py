@@ -252,6 +252,14 @@ def test_a_directory_that_is_gone_is_named(log: Path) -> None:
     finding = watch.look()
     assert (finding.status, finding.cause) == (Status.CRITICAL, "directory")
     assert finding.summary == f"the directory {log.parent} is not there"
+    assert finding.measurements["directory_uid"] == os.getuid()
+    assert finding.measurements["directory_mode"] == 0o700
+
+
+def test_a_directory_that_was_never_seen_is_not_described(tmp_path: Path) -> None:
+    finding = Watch(path=f"{tmp_path}/none/app.log").look()
+    assert finding.cause == "directory"
+    assert not {"directory_uid", "directory_mode"} & set(finding.measurements)
 
 
 def test_a_pattern_without_a_file_is_missing(tmp_path: Path) -> None:

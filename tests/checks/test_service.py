@@ -446,6 +446,12 @@ def test_an_incomplete_unit_name_is_refused_with_the_way_out(unit: str, way_out:
         ServiceOptions(type="service", unit=unit)
 
 
+def test_logrotate_is_repaired_rather_than_restarted() -> None:
+    options = ServiceOptions(type="service", unit="logrotate.service")
+    (step,) = CHECKS["service"].default_ladder(options)
+    assert step.remedy == "repair-logrotate"
+
+
 def test_the_default_ladder_restarts_the_unit_that_the_check_names() -> None:
     options = ServiceOptions(type="service", unit="nginx.service")
     (step,) = CHECKS["service"].default_ladder(options)
