@@ -24,9 +24,18 @@ class Host:
         command = ["systemctl", "show", "--value", "-p", what, unit]
         return self.lab.run(command).stdout.strip()
 
+    def write_unit(self, name: str, lines: str) -> None:
+        self.lab.write(f"/run/systemd/system/{name}.service", f"[Service]\n{lines}\n")
+        self.lab.run(["systemctl", "daemon-reload"])
+
     def kill(self) -> None:
         self.lab.run(["systemctl", "kill", "-s", "KILL", "--kill-who=all", "nginx"])
         self.lab.wait_for(["systemctl", "is-failed", "nginx"])
+
+
+def find_done(events: list[dict[str, Any]]) -> list[str]:
+    """The tasks that were carried out."""
+    return [e["task"] for e in events if e["event"] == "task" and e["status"] != "skipped"]
 
 
 @pytest.fixture
@@ -34,6 +43,9 @@ def host(lab: Lab) -> Iterator[Host]:
     lab.run(["systemctl", "reset-failed"])
     lab.run(["systemctl", "restart", "nginx"])
     yield Host(lab)
+    units = [f"{name}.service" for name in ("re", "one", "two", "stopped", "dead", "broken")]
+    lab.run(["systemctl", "stop", *units], check=False)
+    lab.run(["rm", "-f", *(f"/run/systemd/system/{unit}" for unit in units)])
     lab.run(["rm", "-rf", RUNTIME, "/etc/nginx/conf.d/broken.conf"])
 
 
@@ -43,9 +55,7 @@ def test_a_killed_service_is_restarted(host: Host, warm: bool) -> None:
     outcome, detail, events = host.mend(unit="nginx.service", validate=["nginx", "-t"], warm=warm)
     assert outcome == "ok", detail
     assert host.ask("ActiveState") == "active"
-    assert [e["task"] for e in events if e["event"] == "task"] == [
-        "Run the validation", "Restart the unit",
-    ]  # fmt: skip
+    assert find_done(events) == ["Run the validation", "Restart the unit"]
 
 
 def test_what_a_run_is_given_does_not_go_to_the_systems_log(host: Host) -> None:
@@ -86,14 +96,64 @@ def test_systemds_start_limit_does_not_stand_in_the_way(host: Host) -> None:
     host.lab.run(["systemctl", "stop", "limited"])
 
 
-def test_a_service_that_cannot_start_fails_the_run(host: Host) -> None:
-    host.lab.write(
-        "/run/systemd/system/broken.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n"
+def test_a_service_that_cannot_start_fails_the_run_with_what_that_start_logged(host: Host) -> None:
+    host.write_unit(
+        "broken", "Type=oneshot\nExecStart=/bin/sh -c 'echo no $(date +%%s) keys; exit 3'"
     )
-    host.lab.run(["systemctl", "daemon-reload"])
-    outcome, detail, _ = host.mend(unit="broken.service")
+    host.lab.run(["systemctl", "start", "broken"], check=False)
+    outcome, detail, events = host.mend(unit="broken.service")
     assert outcome == "failed"
-    assert "broken.service" in detail
+    assert "broken.service could not be started" in detail
+    (read,) = [e for e in events if e.get("task") == "Read what that start logged"]
+    assert len([line for line in read["stdout"].splitlines() if line.startswith("no ")]) == 1
+    assert " keys" in detail
+
+
+RELOADABLE = "ExecStart=/bin/sleep infinity\nExecReload=/bin/sh -c {}"
+
+
+def test_a_reload_comes_first_where_it_is_asked_for(host: Host) -> None:
+    host.write_unit("re", RELOADABLE.format("true"))
+    host.lab.run(["systemctl", "start", "re"])
+    process = host.ask("MainPID", "re.service")
+    outcome, detail, events = host.mend(unit="re.service", reload=True)
+    assert outcome == "ok", detail
+    assert host.ask("MainPID", "re.service") == process
+    assert find_done(events)[-1] == "Reload the unit"
+
+
+@pytest.mark.parametrize("why", ["it fails", "there is none", "it is down"])
+def test_a_restart_follows_where_no_reload_can_be(host: Host, why: str) -> None:
+    reload = "" if why == "there is none" else "false" if why == "it fails" else "true"
+    lines = RELOADABLE.format(reload) if reload else "ExecStart=/bin/sleep infinity"
+    host.write_unit("re", lines)
+    host.lab.run(["systemctl", "restart", "re"])
+    process = host.ask("MainPID", "re.service")
+    if why == "it is down":
+        host.lab.run(["systemctl", "kill", "-s", "KILL", "re"])
+        host.lab.wait_for(["systemctl", "is-failed", "re"])
+    outcome, detail, _ = host.mend(unit="re.service", reload=True)
+    assert outcome == "ok", detail
+    assert host.ask("MainPID", "re.service") not in (process, "0")
+
+
+def test_those_that_depend_on_it_follow_in_order_but_for_one_that_was_stopped(host: Host) -> None:
+    names = ("one", "two", "stopped", "dead")
+    for name in names:
+        host.write_unit(name, "ExecStart=/bin/sleep infinity")
+        host.lab.run(["systemctl", "start", name])
+    host.lab.run(["systemctl", "stop", "stopped"])
+    host.lab.run(["systemctl", "kill", "-s", "KILL", "dead"])
+    host.lab.wait_for(["systemctl", "is-failed", "dead"])
+    dependants = ["two.service", "stopped.service", "dead.service", "one.service"]
+    outcome, detail, _ = host.mend(unit="nginx.service", dependants=dependants)
+    assert outcome == "ok", detail
+    began = {
+        name: int(host.ask("ActiveEnterTimestampMonotonic", f"{name}.service"))
+        for name in ("nginx", "two", "dead", "one")
+    }
+    assert sorted(began, key=lambda name: began[name]) == ["nginx", "two", "dead", "one"]
+    assert host.ask("ActiveState", "stopped.service") == "inactive"
 
 
 def test_a_preview_restarts_nothing(host: Host) -> None:
