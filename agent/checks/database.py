@@ -57,6 +57,8 @@ _UP = ("active", "reloading", "refreshing")
 _SLOW_START = 15.0
 #: After so many restarts by systemd itself its log is read, though it tries on.
 _LOOPS = 2
+#: Looks at a unit that does not keep still meanwhile.
+_TRIES = 3
 
 
 def _check_user(name: str) -> str:
@@ -185,15 +187,28 @@ async def see_unit(name: str, machine: Machine) -> Unit:
     """The unit as systemd has it now."""
     if machine.systemd is None:
         return Unit(name=name)
-    (finding,) = await service.look(service.ServiceOptions(type="service", unit=name), machine)
-    if finding.cause == "unavailable":
-        return Unit(name=name)
+    options = service.ServiceOptions(type="service", unit=name)
     try:
         state = await machine.systemd.unit(name)
+        for _ in range(_TRIES):
+            before = state
+            (finding,) = await service.look(options, machine)
+            if finding.cause == "unavailable":
+                return Unit(name=name)
+            state = await machine.systemd.unit(name)
+            # It may die or come back between the two: what was said of it before is no judgement.
+            if _is_same(before, state):
+                break
+        else:
+            finding = judge_restarted(Unit(name=name, state=state))
     except Unavailable:
         return Unit(name=name)
     # What the check `service` measures is its own.
     return Unit(name=name, finding=replace(finding, measurements={}), state=state)
+
+
+def _is_same(one: UnitState, other: UnitState) -> bool:
+    return (one.active_state, one.invocation_id) == (other.active_state, other.invocation_id)
 
 
 async def judge_down(
@@ -353,9 +368,9 @@ class Subject:
 
 
 def judge_restarted(unit: Unit) -> Finding:
-    """The finding on a server that was started anew while it was asked."""
+    """The finding on a server that was ended or started while it was looked at."""
     subject = Subject(unit=unit)
-    summary = "was started anew while it was asked"
+    summary = "was ended or started while it was looked at"
     return subject.judge(Status.UNKNOWN, "restarting", summary, transition="restarting")
 
 

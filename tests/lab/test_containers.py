@@ -103,6 +103,7 @@ def test_real_containers_are_judged(running: LabAgent) -> None:
     assert texts["Log of dies"] == "last words"
 
 
+@pytest.mark.long
 def test_what_an_operator_stops_is_never_taken_for_a_failure(running: LabAgent) -> None:
     running.wait(lambda: find(running, "stopped") == ("ok", ""), "the container to run")
     # Podman tells of a kill, and of a stop it does not.
@@ -144,6 +145,7 @@ def test_a_container_waits_for_its_engine(running: LabAgent) -> None:
     running.wait(lambda: find(running, "dies") == ("critical", "failed"), "the engine to answer")
 
 
+@pytest.mark.long
 def test_a_stopped_and_a_hung_engine_are_unknown(running: LabAgent) -> None:
     running.wait(lambda: find(running, "good") == ("ok", ""), "the container to run")
     lab = running.lab

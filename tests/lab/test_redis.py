@@ -181,7 +181,8 @@ def test_a_server_that_is_killed_hangs_refuses_writes_or_is_stopped_is_told_apar
         host,
         """
         async def main(machine):
-            watcher = Watcher(machine, "redis", write=True, answer_within="2s")
+            watcher = Watcher(machine, "redis", write=True, answer_within="1s",
+                              deep_every="100ms")
             told = {"whole": await fresh(watcher, "aof-load-truncated no\\n")}
             told["key"] = sh("redis-cli ttl hostmend:probe")
             sh("systemctl kill -s STOP redis-server")
