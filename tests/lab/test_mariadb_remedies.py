@@ -322,3 +322,80 @@ def test_what_is_no_table_of_myisam_is_left_alone(server: Server, table: str, wh
     outcome, detail = repair(server, table)
     assert outcome == "needs_human"
     assert why in detail
+
+
+# free-mariadb-disk
+
+DISK = "free-mariadb-disk"
+#: Logs of 800 kB each on a filesystem of 6 MB, and so many of them that it is nearly full.
+FILL_LOGS = f"""
+systemctl stop mariadb
+mount -t tmpfs -o size=6m,mode=0777 tmpfs /var/log/mysql
+cp -a /root/log.good/. /var/log/mysql/
+{START}
+mariadb shop -e 'CREATE TABLE big (t MEDIUMTEXT)'
+for n in 1 2 3 4 5 6; do
+    mariadb shop -e "SET binlog_format=row; INSERT INTO big VALUES (REPEAT('x', 800000));
+        FLUSH BINARY LOGS"
+done
+head -c 9M /dev/zero > /var/log/mysql/fill || true
+"""
+
+
+def test_binary_logs_go_only_where_it_is_known_who_needs_them(server: Server) -> None:
+    server.sh(FILL_LOGS)
+    logs = server.sh("cd /var/log/mysql; ls mariadb-bin.0*").split()
+
+    def free(**given: Any) -> tuple[str, str]:
+        given = {"unit": "mariadb.service", "target_percent": 50, **given}
+        outcome, detail, _ = mend(server.lab, DISK, **given)
+        return outcome, detail
+
+    certain = {"no_replicas": True, "no_backup": True}
+    # The server would hang over it.
+    outcome, detail = free(**certain)
+    assert outcome == "needs_human"
+    assert "too little other space was freed" in detail
+    # Found full, with as much room as cleaning up would have brought.
+    server.sh("truncate -s -200K /var/log/mysql/fill")
+    for given, why in (
+        ({}, "nobody knows which binary logs its replicas need"),
+        ({"no_replicas": True}, "nobody knows which binary logs the backup has"),
+        ({"oldest_needed": ["echo", logs[0]], "no_backup": True}, "binary logs is needed"),
+        ({"no_replicas": True, "newest_taken": ["echo", "nothing"]}, "'nothing' is none of its"),
+        ({"no_replicas": True, "newest_taken": ["false"]}, "false fails (1)"),
+        ({**certain, "keep_binlogs": 100}, "binary logs is needed"),
+    ):
+        outcome, detail = free(**given)
+        assert outcome == "needs_human", detail
+        assert why in detail
+        assert "PURGE BINARY LOGS TO" in detail
+    assert server.sh("cd /var/log/mysql; ls mariadb-bin.0*").split() == logs
+    outcome, detail, _ = mend(
+        server.lab, DISK, preview=True, unit="mariadb.service", target_percent=50, **certain
+    )
+    assert outcome == "ok", detail
+    assert "would purge binary logs to" in detail
+    assert server.sh("cd /var/log/mysql; ls mariadb-bin.0*").split() == logs
+    # As far as both have them, and no further.
+    outcome, detail = free(oldest_needed=["echo", logs[3]], newest_taken=["echo", logs[1]])
+    assert outcome == "needs_human"
+    assert "purged 2 binary logs" in detail
+    assert server.sh("cd /var/log/mysql; ls mariadb-bin.0*").split() == logs[2:]
+    assert server.sh("ls /var/log/mysql/fill")
+
+
+def test_logs_are_not_purged_while_somebody_reads_them_as_a_replica(server: Server) -> None:
+    server.sh(FILL_LOGS)
+    logs = server.sh("cd /var/log/mysql; ls mariadb-bin.0*").split()
+    reads = ["mariadb-binlog", "--read-from-remote-server", "--stop-never", "--raw", "-r", "/root/"]
+    with server.lab.popen([*reads, logs[0]]) as reader:
+        server.lab.wait_for(["sh", "-c", "mariadb -BNe 'SHOW PROCESSLIST' | grep -q 'Binlog Dump'"])
+        outcome, detail, _ = mend(
+            server.lab, DISK, unit="mariadb.service", target_percent=50,
+            no_replicas=True, no_backup=True,
+        )  # fmt: skip
+        reader.kill()
+    assert outcome == "needs_human"
+    assert "it has replicas, and no_replicas says that it has none" in detail
+    assert server.sh("cd /var/log/mysql; ls mariadb-bin.0*").split() == logs

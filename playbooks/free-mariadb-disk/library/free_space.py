@@ -1,0 +1,1 @@
+../../_shared/free_space.py
