@@ -451,3 +451,110 @@ def test_a_state_that_is_no_file_of_roots_or_has_no_room_is_left_alone(rotating:
         assert rotating.read(STATE) == "garbage\n"
     finally:
         rotating.run(["umount", "/var/lib/logrotate"])
+
+
+# rotate-runaway-log
+
+#: Counts into a log, which it opens anew at SIGHUP; at most some 100 MB.
+COUNT = """
+import os, signal, sys, time
+def open_log(*_):
+    global log
+    log = open("/var/log/app/app.log", "a")
+open_log()
+signal.signal(signal.SIGHUP, open_log)
+for number in range(300):
+    for part in range(1000):
+        log.write(f"{number * 1000 + part} " + "x" * 300 + "\\n")
+    log.flush()
+    time.sleep(0.2)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def counting(host: Lab) -> str:
+    """A service whose log grows; the number of its process."""
+    host.run(["install", "-d", "-o", "www-data", "-g", "adm", "-m", "750", "/var/log/app"])
+    given = ["-p", "User=www-data", "-p", "Group=adm"]
+    host.run(["systemd-run", "-q", "--unit=writer", *given, "python3", "-c", COUNT])
+    host.wait_for(["sh", "-c", "[ $(stat -c %s /var/log/app/app.log) -gt 2000000 ]"])
+    return host.run(["systemctl", "show", "--value", "-p", "MainPID", "writer"]).stdout.strip()
+
+
+HANG_UP = ["systemctl", "kill", "--signal=HUP", "writer"]
+RUNAWAY = {"path": "/var/log/app/app.log", "larger_than_mb": 1}
+
+
+def test_a_runaway_log_is_rotated_and_packed_and_no_line_of_it_is_lost(
+    host: Lab, counting: str
+) -> None:
+    before = state(host, "/var/log/app/app.log")
+    with check_in(host, "log", path="/var/log/app/app.log", growth="1M in 4s") as check:
+        check.wait_for("growing")
+        outcome, detail, _ = mend(
+            host, "rotate-runaway-log", preview=True, reopen=HANG_UP, **RUNAWAY
+        )
+        assert (outcome, len(host.run(["ls", "/var/log/app"]).stdout.split())) == ("ok", 1), detail
+        outcome, detail, _ = mend(host, "rotate-runaway-log", reopen=HANG_UP, **RUNAWAY)
+        assert outcome == "ok", detail
+        assert f"(process {counting}, writer.service)" in detail
+        # Only when its writer is at rest too is it over.
+        host.run(["systemctl", "kill", "--signal=STOP", "writer"])
+        check.wait_for("")
+    (packed,) = host.run(["sh", "-c", "ls /var/log/app/app.log-*.gz"]).stdout.split()
+    assert state(host, "/var/log/app/app.log") == before == state(host, packed)
+    count = f"(zcat {packed}; cat /var/log/app/app.log) | cut -d' ' -f1"
+    numbers = host.run(["sh", "-c", count]).stdout.split()
+    # The last may be cut.
+    assert numbers[:-1] == [str(number) for number in range(len(numbers) - 1)]
+    files = host.run(["ls", "-li", "/var/log/app"]).stdout
+    outcome, detail, _ = mend(
+        host, "rotate-runaway-log", reopen=HANG_UP, path="/var/log/app/app.log"
+    )
+    assert (outcome, "nothing is won" in detail) == ("ok", True), detail
+    assert host.run(["ls", "-li", "/var/log/app"]).stdout == files
+
+
+def test_a_runaway_log_whose_writer_cannot_be_told_is_left_to_a_human(
+    host: Lab, counting: str
+) -> None:
+    outcome, detail, _ = mend(host, "rotate-runaway-log", **RUNAWAY)
+    assert outcome == "needs_human", detail
+    assert f"written by python3 (process {counting}, writer.service)" in detail
+    assert "systemctl restart writer.service" in detail
+    assert host.run(["ls", "/var/log/app"]).stdout == "app.log\n"
+    # Somebody says how, and it is not true.
+    inode = host.run(["stat", "--format=%i", "/var/log/app/app.log"]).stdout
+    outcome, detail, _ = mend(host, "rotate-runaway-log", reopen=["true"], patience=1, **RUNAWAY)
+    assert outcome == "needs_human", detail
+    assert "has its name back" in detail
+    assert host.run(["stat", "--format=%i", "/var/log/app/app.log"]).stdout == inode
+    assert host.run(["ls", "/var/log/app"]).stdout == "app.log\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/var/log/app/ibdata1", "/var/log/app/mariadb-bin.000001", "/var/log/audit/audit.log",
+        "/var/log/journal/x.log", "/var/lib/app/app.log", "/var/log/app/link.log",
+        "/var/log/app/hard.log",
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_log_is_never_rotated(host: Lab, path: str) -> None:
+    host.run(["install", "-D", "-m", "640", "/dev/null", path])
+    host.run(["truncate", "--size=5M", path])
+    if "link" in path:
+        host.run(["sh", "-c", f"mv {path} /var/log/app/real.log; ln -s real.log {path}"])
+    if "hard" in path:
+        host.run(["ln", path, f"{path}.other"])
+    pid = host.popen(["sh", "-c", f"exec sleep 60 >> {path}"])
+    try:
+        before = host.run(["stat", "--format=%i %s", path]).stdout
+        outcome, detail, _ = mend(host, "rotate-runaway-log", path=path, larger_than_mb=1)
+        assert outcome == "needs_human", detail
+        assert host.run(["stat", "--format=%i %s", path]).stdout == before
+    finally:
+        pid.kill()
+        pid.wait()
+        host.run(["rm", "-rf", path, "/var/lib/app", "/var/log/audit"])
