@@ -558,3 +558,132 @@ def test_what_is_no_plain_log_is_never_rotated(host: Lab, path: str) -> None:
         pid.kill()
         pid.wait()
         host.run(["rm", "-rf", path, "/var/lib/app", "/var/log/audit"])
+
+
+# restart-logging
+
+SYSLOG = "/var/log/syslog"
+
+
+@pytest.fixture
+def logging(host: Lab) -> Iterator[Lab]:
+    """A host with an rsyslog that writes."""
+    host.run(["systemctl", "enable", "--now", "rsyslog"])
+    host.run(["logger", "a first line"])
+    host.wait_for(["test", "-s", SYSLOG])
+    yield host
+    host.run(["rm", "-f", "/etc/rsyslog.d/app.conf"])
+    host.run(
+        ["sh", "-c", "systemctl kill -s CONT rsyslog systemd-journald; systemctl restart rsyslog"]
+    )
+
+
+def find_pid(lab: Lab, unit: str) -> str:
+    return lab.run(["systemctl", "show", "--value", "-p", "MainPID", unit]).stdout.strip()
+
+
+def test_a_logger_that_hangs_is_restarted_and_one_that_writes_is_not(logging: Lab) -> None:
+    pid = find_pid(logging, "rsyslog")
+    outcome, detail, _ = mend(logging, "restart-logging", where=SYSLOG)
+    assert (outcome, "nothing was restarted" in detail) == ("ok", True), detail
+    given = {"path": SYSLOG, "canary": True, "every": "1s", "timeout": "5s"}
+    with check_in(logging, "log", **given) as check:
+        logging.run(["systemctl", "kill", "-s", "STOP", "rsyslog"])
+        check.wait_for("silent")
+        outcome, detail, _ = mend(logging, "restart-logging", where=SYSLOG, preview=True)
+        assert (outcome, find_pid(logging, "rsyslog")) == ("ok", pid), detail
+        outcome, detail, _ = mend(logging, "restart-logging", where=SYSLOG)
+        assert (outcome, "now a line arrives" in detail) == ("ok", True), detail
+        check.wait_for("")
+    assert find_pid(logging, "rsyslog") != pid
+
+
+#: To the last byte of the last block of the log itself.
+FILL = f"dd if=/dev/zero oflag=append conv=notrunc of={VOLUME}"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("chattr +i {path}", "immutable"),
+        (f"{FILL}/fill bs=64k; sync; {FILL}/more bs=1k; {FILL}/app.log bs=1; true", "clean-disk"),
+        ("rm {path}; mkdir {path}; systemctl kill -s HUP rsyslog", "is no file"),
+        (
+            "echo 'nonsense(' > /etc/rsyslog.d/zz.conf; systemctl kill -s STOP rsyslog",
+            "rsyslogd -N1 fails, so rsyslog.service was not restarted",
+        ),
+        ("systemctl stop syslog.socket rsyslog", "which may be on purpose"),
+    ],
+    ids=["immutable", "full", "directory", "configuration", "stopped"],
+)
+def test_what_a_restart_cannot_cure_is_left_to_a_human(
+    logging: Lab, damage: str, words: str
+) -> None:
+    logging.volume(VOLUME, "16M")
+    path = f"{VOLUME}/app.log"
+    logging.write("/etc/rsyslog.d/app.conf", f'user.* action(type="omfile" file="{path}")\n')
+    logging.run(["systemctl", "restart", "rsyslog"])
+    logging.run(["logger", "a first line"])
+    logging.wait_for(["test", "-s", path])
+    pid = find_pid(logging, "rsyslog")
+    try:
+        logging.run(["sh", "-c", damage.format(path=path, place=VOLUME)])
+        outcome, detail, _ = mend(logging, "restart-logging", where=path, patience=3)
+        assert outcome == "needs_human", detail
+        assert words in detail, detail
+        if "stop syslog" not in damage:
+            assert find_pid(logging, "rsyslog") == pid
+    finally:
+        logging.run(["chattr", "-i", path], check=False)
+        logging.run(["rm", "-f", "/etc/rsyslog.d/zz.conf"])
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("/var/log/none/app.log", "restore-log-directory is for that"),
+        ("app.log", "is neither `journal` nor the path of a log"),
+        ("/var/log/../app.log", "is neither `journal` nor the path of a log"),
+    ],
+)
+def test_a_log_that_cannot_be_written_is_no_reason_to_restart(
+    logging: Lab, where: str, words: str
+) -> None:
+    pid = find_pid(logging, "rsyslog")
+    outcome, detail, _ = mend(logging, "restart-logging", where=where, patience=1)
+    assert (outcome, words in detail) == ("needs_human", True), detail
+    assert find_pid(logging, "rsyslog") == pid
+
+
+def test_a_logger_without_the_rights_to_its_file_is_not_restarted_but_told_of(
+    logging: Lab,
+) -> None:
+    """As Ubuntu has it, where rsyslog gives up root's rights."""
+    path = "/var/log/app/app.log"
+    logging.run(["install", "-D", "-o", "root", "-g", "root", "-m", "640", "/dev/null", path])
+    logging.run(["chmod", "755", "/var/log/app"])
+    drop = "$PrivDropToUser www-data\n$PrivDropToGroup www-data\n"
+    logging.write("/etc/rsyslog.d/app.conf", f"{drop}user.* {path}\n")
+    logging.run(["systemctl", "restart", "rsyslog"])
+    pid = find_pid(logging, "rsyslog")
+    outcome, detail, _ = mend(logging, "restart-logging", where=path, patience=1)
+    assert (outcome, "who may not write to" in detail) == ("needs_human", True), detail
+    assert find_pid(logging, "rsyslog") == pid
+
+
+def test_a_journald_that_is_down_is_started_and_one_that_hangs_is_left_to_systemd(
+    logging: Lab,
+) -> None:
+    sockets = ["systemd-journald.socket", "systemd-journald-dev-log.socket",
+               "systemd-journald-audit.socket"]  # fmt: skip
+    logging.run(["systemctl", "stop", *sockets, "systemd-journald"])
+    outcome, detail, _ = mend(logging, "restart-logging", where="journal")
+    assert (outcome, "started systemd-journald.service" in detail) == ("ok", True), detail
+    pid = find_pid(logging, "systemd-journald")
+    outcome, detail, _ = mend(logging, "restart-logging", where="journal")
+    assert (outcome, "nothing was restarted" in detail) == ("ok", True), detail
+    logging.run(["systemctl", "kill", "-s", "STOP", "systemd-journald"])
+    outcome, detail, _ = mend(logging, "restart-logging", where="journal", patience=3)
+    assert (outcome, "never restarts systemd's own" in detail) == ("needs_human", True), detail
+    logging.run(["systemctl", "kill", "-s", "CONT", "systemd-journald"])
+    assert find_pid(logging, "systemd-journald") == pid
