@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 from lab_check import check_in
-from lab_runs import RUNTIME, mend
+from lab_runs import PLAYBOOK, RUNTIME, find_playbooks, mend
+from ruamel.yaml import YAML
 
 from agent.lab import Lab
+from agent.remedies.catalog import SHIPPED
+
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 ERRORS = "/var/log/nginx/error.log"
 NGINX = "/var/log/nginx"
 VOLUME = "/var/log/volume"
+QUARANTINE = "/var/log/journal/hostmend-quarantine"
+STATE = "/var/lib/logrotate/status"
 
 
 @pytest.fixture
@@ -34,6 +40,36 @@ def host(lab: Lab) -> Iterator[Lab]:
 def state(lab: Lab, *paths: str) -> list[str]:
     done = lab.run(["stat", "--format=%U:%G %a", *paths], check=False)
     return done.stdout.splitlines()
+
+
+# By hand
+
+
+@pytest.mark.parametrize(
+    "remedy",
+    [
+        "restore-log-directory", "release-deleted-files", "repair-journal", "repair-logrotate",
+        "rotate-runaway-log", "restart-logging",
+    ],
+)  # fmt: skip
+def test_a_playbook_by_hand_mends_the_same_and_changes_nothing_the_second_time(
+    host: Lab, remedy: str
+) -> None:
+    place = f"{find_playbooks(host)}/{remedy}"
+    options = YAML(typ="safe").load(SHIPPED / remedy / "test" / "options.yml")
+
+    def play(name: str, *given: str) -> str:
+        done = host.run([PLAYBOOK, "-i", "localhost,", f"{place}/{name}", *given], timeout=300)
+        return done.stdout
+
+    # What the same remedy left behind before.
+    host.run(["rm", "-rf", QUARANTINE, f"{STATE}.corrupt-1"])
+    play("test/break.yml")
+    # Without a name of a value, as a human would leave out what has a default.
+    given = [word for name, value in options.items() for word in ("-e", f"{name}={value}")]
+    assert "changed=1" in play("playbook.yml", *given)
+    play("test/verify.yml")
+    assert "changed=0" in play("playbook.yml", *given)
 
 
 # restore-log-directory
@@ -275,7 +311,6 @@ def test_a_container_that_calls_its_own_file_so_is_left_alone(host: Lab) -> None
 
 # repair-journal
 
-QUARANTINE = "/var/log/journal/hostmend-quarantine"
 DAMAGE = ["if=/dev/urandom", "conv=notrunc", "bs=1", "seek=20000", "count=4000"]
 
 
@@ -367,8 +402,6 @@ def test_a_journal_that_nobody_keeps_or_can_write_is_left_to_a_human(
 
 
 # repair-logrotate
-
-STATE = "/var/lib/logrotate/status"
 
 
 @pytest.fixture
