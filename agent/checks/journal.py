@@ -366,7 +366,9 @@ def _watch(_options: JournalOptions) -> frozenset[Watch]:
 
 
 def _default_ladder(options: JournalOptions) -> tuple[StepOptions, ...]:
-    return () if options.patterns else (StepOptions(remedy="repair-journal"),)
+    if options.patterns:
+        return ()
+    return tuple(StepOptions(remedy=name) for name in ("repair-journal", "restart-logging"))
 
 
 JOURNAL = CheckType(

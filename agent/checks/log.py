@@ -37,7 +37,12 @@ _MOST_BYTES, _READING = 16 << 20, 0.3
 _PATIENCE, _CANARY, _SEARCH = 0.5, 0.2, 0.1
 
 #: Each is for causes of its own.
-_LADDER = ("restore-log-directory", "release-deleted-files")
+_LADDER = (
+    "restore-log-directory",
+    "release-deleted-files",
+    "rotate-runaway-log",
+    "restart-logging",
+)
 
 
 class LogOptions(LineOptions):

@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 from lab_check import check_in
-from lab_runs import RUNTIME, mend
+from lab_runs import PLAYBOOK, RUNTIME, find_playbooks, mend
+from ruamel.yaml import YAML
 
 from agent.lab import Lab
+from agent.remedies.catalog import SHIPPED
+
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 ERRORS = "/var/log/nginx/error.log"
 NGINX = "/var/log/nginx"
 VOLUME = "/var/log/volume"
+QUARANTINE = "/var/log/journal/hostmend-quarantine"
+STATE = "/var/lib/logrotate/status"
 
 
 @pytest.fixture
@@ -34,6 +40,36 @@ def host(lab: Lab) -> Iterator[Lab]:
 def state(lab: Lab, *paths: str) -> list[str]:
     done = lab.run(["stat", "--format=%U:%G %a", *paths], check=False)
     return done.stdout.splitlines()
+
+
+# By hand
+
+
+@pytest.mark.parametrize(
+    "remedy",
+    [
+        "restore-log-directory", "release-deleted-files", "repair-journal", "repair-logrotate",
+        "rotate-runaway-log", "restart-logging",
+    ],
+)  # fmt: skip
+def test_a_playbook_by_hand_mends_the_same_and_changes_nothing_the_second_time(
+    host: Lab, remedy: str
+) -> None:
+    place = f"{find_playbooks(host)}/{remedy}"
+    options = YAML(typ="safe").load(SHIPPED / remedy / "test" / "options.yml")
+
+    def play(name: str, *given: str) -> str:
+        done = host.run([PLAYBOOK, "-i", "localhost,", f"{place}/{name}", *given], timeout=300)
+        return done.stdout
+
+    # What the same remedy left behind before.
+    host.run(["rm", "-rf", QUARANTINE, f"{STATE}.corrupt-1"])
+    play("test/break.yml")
+    # Without a name of a value, as a human would leave out what has a default.
+    given = [word for name, value in options.items() for word in ("-e", f"{name}={value}")]
+    assert "changed=1" in play("playbook.yml", *given)
+    play("test/verify.yml")
+    assert "changed=0" in play("playbook.yml", *given)
 
 
 # restore-log-directory
@@ -275,7 +311,6 @@ def test_a_container_that_calls_its_own_file_so_is_left_alone(host: Lab) -> None
 
 # repair-journal
 
-QUARANTINE = "/var/log/journal/hostmend-quarantine"
 DAMAGE = ["if=/dev/urandom", "conv=notrunc", "bs=1", "seek=20000", "count=4000"]
 
 
@@ -368,8 +403,6 @@ def test_a_journal_that_nobody_keeps_or_can_write_is_left_to_a_human(
 
 # repair-logrotate
 
-STATE = "/var/lib/logrotate/status"
-
 
 @pytest.fixture
 def rotating(host: Lab) -> Iterator[Lab]:
@@ -451,3 +484,239 @@ def test_a_state_that_is_no_file_of_roots_or_has_no_room_is_left_alone(rotating:
         assert rotating.read(STATE) == "garbage\n"
     finally:
         rotating.run(["umount", "/var/lib/logrotate"])
+
+
+# rotate-runaway-log
+
+#: Counts into a log, which it opens anew at SIGHUP; at most some 100 MB.
+COUNT = """
+import os, signal, sys, time
+def open_log(*_):
+    global log
+    log = open("/var/log/app/app.log", "a")
+open_log()
+signal.signal(signal.SIGHUP, open_log)
+for number in range(300):
+    for part in range(1000):
+        log.write(f"{number * 1000 + part} " + "x" * 300 + "\\n")
+    log.flush()
+    time.sleep(0.2)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def counting(host: Lab) -> str:
+    """A service whose log grows; the number of its process."""
+    host.run(["install", "-d", "-o", "www-data", "-g", "adm", "-m", "750", "/var/log/app"])
+    given = ["-p", "User=www-data", "-p", "Group=adm"]
+    host.run(["systemd-run", "-q", "--unit=writer", *given, "python3", "-c", COUNT])
+    host.wait_for(["sh", "-c", "[ $(stat -c %s /var/log/app/app.log) -gt 2000000 ]"])
+    return host.run(["systemctl", "show", "--value", "-p", "MainPID", "writer"]).stdout.strip()
+
+
+HANG_UP = ["systemctl", "kill", "--signal=HUP", "writer"]
+RUNAWAY = {"path": "/var/log/app/app.log", "larger_than_mb": 1}
+
+
+def test_a_runaway_log_is_rotated_and_packed_and_no_line_of_it_is_lost(
+    host: Lab, counting: str
+) -> None:
+    before = state(host, "/var/log/app/app.log")
+    with check_in(host, "log", path="/var/log/app/app.log", growth="1M in 4s") as check:
+        check.wait_for("growing")
+        outcome, detail, _ = mend(
+            host, "rotate-runaway-log", preview=True, reopen=HANG_UP, **RUNAWAY
+        )
+        assert (outcome, len(host.run(["ls", "/var/log/app"]).stdout.split())) == ("ok", 1), detail
+        outcome, detail, _ = mend(host, "rotate-runaway-log", reopen=HANG_UP, **RUNAWAY)
+        assert outcome == "ok", detail
+        assert f"(process {counting}, writer.service)" in detail
+        # Only when its writer is at rest too is it over.
+        host.run(["systemctl", "kill", "--signal=STOP", "writer"])
+        check.wait_for("")
+    (packed,) = host.run(["sh", "-c", "ls /var/log/app/app.log-*.gz"]).stdout.split()
+    assert state(host, "/var/log/app/app.log") == before == state(host, packed)
+    count = f"(zcat {packed}; cat /var/log/app/app.log) | cut -d' ' -f1"
+    numbers = host.run(["sh", "-c", count]).stdout.split()
+    # The last may be cut.
+    assert numbers[:-1] == [str(number) for number in range(len(numbers) - 1)]
+    files = host.run(["ls", "-li", "/var/log/app"]).stdout
+    outcome, detail, _ = mend(
+        host, "rotate-runaway-log", reopen=HANG_UP, path="/var/log/app/app.log"
+    )
+    assert (outcome, "nothing is won" in detail) == ("ok", True), detail
+    assert host.run(["ls", "-li", "/var/log/app"]).stdout == files
+
+
+def test_a_runaway_log_whose_writer_cannot_be_told_is_left_to_a_human(
+    host: Lab, counting: str
+) -> None:
+    outcome, detail, _ = mend(host, "rotate-runaway-log", **RUNAWAY)
+    assert outcome == "needs_human", detail
+    assert f"written by python3 (process {counting}, writer.service)" in detail
+    assert "systemctl restart writer.service" in detail
+    assert host.run(["ls", "/var/log/app"]).stdout == "app.log\n"
+    # Somebody says how, and it is not true.
+    inode = host.run(["stat", "--format=%i", "/var/log/app/app.log"]).stdout
+    outcome, detail, _ = mend(host, "rotate-runaway-log", reopen=["true"], patience=1, **RUNAWAY)
+    assert outcome == "needs_human", detail
+    assert "has its name back" in detail
+    assert host.run(["stat", "--format=%i", "/var/log/app/app.log"]).stdout == inode
+    assert host.run(["ls", "/var/log/app"]).stdout == "app.log\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/var/log/app/ibdata1", "/var/log/app/mariadb-bin.000001", "/var/log/audit/audit.log",
+        "/var/log/journal/x.log", "/var/lib/app/app.log", "/var/log/app/link.log",
+        "/var/log/app/hard.log",
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_log_is_never_rotated(host: Lab, path: str) -> None:
+    host.run(["install", "-D", "-m", "640", "/dev/null", path])
+    host.run(["truncate", "--size=5M", path])
+    if "link" in path:
+        host.run(["sh", "-c", f"mv {path} /var/log/app/real.log; ln -s real.log {path}"])
+    if "hard" in path:
+        host.run(["ln", path, f"{path}.other"])
+    pid = host.popen(["sh", "-c", f"exec sleep 60 >> {path}"])
+    try:
+        before = host.run(["stat", "--format=%i %s", path]).stdout
+        outcome, detail, _ = mend(host, "rotate-runaway-log", path=path, larger_than_mb=1)
+        assert outcome == "needs_human", detail
+        assert host.run(["stat", "--format=%i %s", path]).stdout == before
+    finally:
+        pid.kill()
+        pid.wait()
+        host.run(["rm", "-rf", path, "/var/lib/app", "/var/log/audit"])
+
+
+# restart-logging
+
+SYSLOG = "/var/log/syslog"
+
+
+@pytest.fixture
+def logging(host: Lab) -> Iterator[Lab]:
+    """A host with an rsyslog that writes."""
+    host.run(["systemctl", "enable", "--now", "rsyslog"])
+    host.run(["logger", "a first line"])
+    host.wait_for(["test", "-s", SYSLOG])
+    yield host
+    host.run(["rm", "-f", "/etc/rsyslog.d/app.conf"])
+    host.run(
+        ["sh", "-c", "systemctl kill -s CONT rsyslog systemd-journald; systemctl restart rsyslog"]
+    )
+
+
+def find_pid(lab: Lab, unit: str) -> str:
+    return lab.run(["systemctl", "show", "--value", "-p", "MainPID", unit]).stdout.strip()
+
+
+def test_a_logger_that_hangs_is_restarted_and_one_that_writes_is_not(logging: Lab) -> None:
+    pid = find_pid(logging, "rsyslog")
+    outcome, detail, _ = mend(logging, "restart-logging", where=SYSLOG)
+    assert (outcome, "nothing was restarted" in detail) == ("ok", True), detail
+    given = {"path": SYSLOG, "canary": True, "every": "1s", "timeout": "5s"}
+    with check_in(logging, "log", **given) as check:
+        logging.run(["systemctl", "kill", "-s", "STOP", "rsyslog"])
+        check.wait_for("silent")
+        outcome, detail, _ = mend(logging, "restart-logging", where=SYSLOG, preview=True)
+        assert (outcome, find_pid(logging, "rsyslog")) == ("ok", pid), detail
+        outcome, detail, _ = mend(logging, "restart-logging", where=SYSLOG)
+        assert (outcome, "now a line arrives" in detail) == ("ok", True), detail
+        check.wait_for("")
+    assert find_pid(logging, "rsyslog") != pid
+
+
+#: To the last byte of the last block of the log itself.
+FILL = f"dd if=/dev/zero oflag=append conv=notrunc of={VOLUME}"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("chattr +i {path}", "immutable"),
+        (f"{FILL}/fill bs=64k; sync; {FILL}/more bs=1k; {FILL}/app.log bs=1; true", "clean-disk"),
+        ("rm {path}; mkdir {path}; systemctl kill -s HUP rsyslog", "is no file"),
+        (
+            "echo 'nonsense(' > /etc/rsyslog.d/zz.conf; systemctl kill -s STOP rsyslog",
+            "rsyslogd -N1 fails, so rsyslog.service was not restarted",
+        ),
+        ("systemctl stop syslog.socket rsyslog", "which may be on purpose"),
+    ],
+    ids=["immutable", "full", "directory", "configuration", "stopped"],
+)
+def test_what_a_restart_cannot_cure_is_left_to_a_human(
+    logging: Lab, damage: str, words: str
+) -> None:
+    logging.volume(VOLUME, "16M")
+    path = f"{VOLUME}/app.log"
+    logging.write("/etc/rsyslog.d/app.conf", f'user.* action(type="omfile" file="{path}")\n')
+    logging.run(["systemctl", "restart", "rsyslog"])
+    logging.run(["logger", "a first line"])
+    logging.wait_for(["test", "-s", path])
+    pid = find_pid(logging, "rsyslog")
+    try:
+        logging.run(["sh", "-c", damage.format(path=path, place=VOLUME)])
+        outcome, detail, _ = mend(logging, "restart-logging", where=path, patience=3)
+        assert outcome == "needs_human", detail
+        assert words in detail, detail
+        if "stop syslog" not in damage:
+            assert find_pid(logging, "rsyslog") == pid
+    finally:
+        logging.run(["chattr", "-i", path], check=False)
+        logging.run(["rm", "-f", "/etc/rsyslog.d/zz.conf"])
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("/var/log/none/app.log", "restore-log-directory is for that"),
+        ("app.log", "is neither `journal` nor the path of a log"),
+        ("/var/log/../app.log", "is neither `journal` nor the path of a log"),
+    ],
+)
+def test_a_log_that_cannot_be_written_is_no_reason_to_restart(
+    logging: Lab, where: str, words: str
+) -> None:
+    pid = find_pid(logging, "rsyslog")
+    outcome, detail, _ = mend(logging, "restart-logging", where=where, patience=1)
+    assert (outcome, words in detail) == ("needs_human", True), detail
+    assert find_pid(logging, "rsyslog") == pid
+
+
+def test_a_logger_without_the_rights_to_its_file_is_not_restarted_but_told_of(
+    logging: Lab,
+) -> None:
+    """As Ubuntu has it, where rsyslog gives up root's rights."""
+    path = "/var/log/app/app.log"
+    logging.run(["install", "-D", "-o", "root", "-g", "root", "-m", "640", "/dev/null", path])
+    logging.run(["chmod", "755", "/var/log/app"])
+    drop = "$PrivDropToUser www-data\n$PrivDropToGroup www-data\n"
+    logging.write("/etc/rsyslog.d/app.conf", f"{drop}user.* {path}\n")
+    logging.run(["systemctl", "restart", "rsyslog"])
+    pid = find_pid(logging, "rsyslog")
+    outcome, detail, _ = mend(logging, "restart-logging", where=path, patience=1)
+    assert (outcome, "who may not write to" in detail) == ("needs_human", True), detail
+    assert find_pid(logging, "rsyslog") == pid
+
+
+def test_a_journald_that_is_down_is_started_and_one_that_hangs_is_left_to_systemd(
+    logging: Lab,
+) -> None:
+    sockets = ["systemd-journald.socket", "systemd-journald-dev-log.socket",
+               "systemd-journald-audit.socket"]  # fmt: skip
+    logging.run(["systemctl", "stop", *sockets, "systemd-journald"])
+    outcome, detail, _ = mend(logging, "restart-logging", where="journal")
+    assert (outcome, "started systemd-journald.service" in detail) == ("ok", True), detail
+    pid = find_pid(logging, "systemd-journald")
+    outcome, detail, _ = mend(logging, "restart-logging", where="journal")
+    assert (outcome, "nothing was restarted" in detail) == ("ok", True), detail
+    logging.run(["systemctl", "kill", "-s", "STOP", "systemd-journald"])
+    outcome, detail, _ = mend(logging, "restart-logging", where="journal", patience=3)
+    assert (outcome, "never restarts systemd's own" in detail) == ("needs_human", True), detail
+    logging.run(["systemctl", "kill", "-s", "CONT", "systemd-journald"])
+    assert find_pid(logging, "systemd-journald") == pid
