@@ -81,6 +81,15 @@ class Catalog:
         raise NotFound(f"cannot find a remedy {name!r}: there are {known}")
 
 
+def why_no_remedy(name: str) -> str:
+    """Why a remedy cannot be called this; empty when it can."""
+    if name in _SKIPPED:
+        return "this name is that of a directory beside the remedies"
+    if not _NAME.fullmatch(name):
+        return "name it with lower case letters, digits and -"
+    return ""
+
+
 def _find(root: Path, only: str | None, problems: list[RemedyError]) -> Iterator[tuple[str, Path]]:
     try:
         entries = sorted(root.iterdir()) if only is None else [root / only]
@@ -92,15 +101,10 @@ def _find(root: Path, only: str | None, problems: list[RemedyError]) -> Iterator
     for path in entries:
         if path.name in _SKIPPED or path.name.startswith((".", "_")) or not path.is_dir():
             continue
-        if _NAME.fullmatch(path.name):
-            yield path.name, path
+        if why := why_no_remedy(path.name):
+            problems.append(RemedyError(f"cannot use remedy {path.name}: {path}: {why}"))
         else:
-            problems.append(
-                RemedyError(
-                    f"cannot use remedy {path.name}: {path}: "
-                    "name it with lower case letters, digits and -"
-                )
-            )
+            yield path.name, path
 
 
 def _read(name: str, path: Path, root: Path, trusted: frozenset[int]) -> Remedy:
