@@ -81,6 +81,15 @@ class Catalog:
         raise NotFound(f"cannot find a remedy {name!r}: there are {known}")
 
 
+def why_no_remedy(name: str) -> str:
+    """Why a remedy cannot be called this; empty when it can."""
+    if name in _SKIPPED:
+        return "this name is that of a directory beside the remedies"
+    if not _NAME.fullmatch(name):
+        return "name it with lower case letters, digits and -"
+    return ""
+
+
 def _find(root: Path, only: str | None, problems: list[RemedyError]) -> Iterator[tuple[str, Path]]:
     try:
         entries = sorted(root.iterdir()) if only is None else [root / only]
@@ -92,15 +101,10 @@ def _find(root: Path, only: str | None, problems: list[RemedyError]) -> Iterator
     for path in entries:
         if path.name in _SKIPPED or path.name.startswith((".", "_")) or not path.is_dir():
             continue
-        if _NAME.fullmatch(path.name):
-            yield path.name, path
+        if why := why_no_remedy(path.name):
+            problems.append(RemedyError(f"cannot use remedy {path.name}: {path}: {why}"))
         else:
-            problems.append(
-                RemedyError(
-                    f"cannot use remedy {path.name}: {path}: "
-                    "name it with lower case letters, digits and -"
-                )
-            )
+            yield path.name, path
 
 
 def _read(name: str, path: Path, root: Path, trusted: frozenset[int]) -> Remedy:
@@ -109,7 +113,7 @@ def _read(name: str, path: Path, root: Path, trusted: frozenset[int]) -> Remedy:
         if real.parent != real_root:
             raise RemedyError(f"cannot use remedy {name}: {path} leads outside {root}")
         for directory in (real_root, real):
-            _check_owner(name, directory, directory.stat(), trusted)
+            check_owner(name, directory, directory.stat(), trusted)
         digest = _digest(name, real, trusted)
         return read_description(name, real, digest)
     except OSError as error:
@@ -121,7 +125,7 @@ def _digest(name: str, directory: Path, trusted: frozenset[int]) -> str:
     """sha256 over names and contents of all files, each with its length, in sorted order."""
     digest = hashlib.sha256()
     count = size = 0
-    for path in _walk(directory):
+    for path in walk_remedy(directory):
         entry = path.lstat()
         relative = path.relative_to(directory).as_posix().encode("utf-8", "surrogateescape")
         if stat.S_ISLNK(entry.st_mode):
@@ -130,7 +134,7 @@ def _digest(name: str, directory: Path, trusted: frozenset[int]) -> str:
             if target.is_relative_to(shared):
                 for above in (*target.parents, target):
                     if above.is_relative_to(shared):
-                        _check_owner(name, above, above.stat(), trusted)
+                        check_owner(name, above, above.stat(), trusted)
             elif not target.is_relative_to(directory):
                 raise RemedyError(
                     f"cannot use remedy {name}: {path} leads outside: {target}; copy it in"
@@ -138,7 +142,7 @@ def _digest(name: str, directory: Path, trusted: frozenset[int]) -> str:
             if not target.is_file():
                 raise RemedyError(f"cannot use remedy {name}: {path} is a link to no file")
             entry = target.stat()
-        _check_owner(name, path, entry, trusted)
+        check_owner(name, path, entry, trusted)
         if stat.S_ISDIR(entry.st_mode):
             continue
         if not stat.S_ISREG(entry.st_mode):
@@ -157,7 +161,8 @@ def _digest(name: str, directory: Path, trusted: frozenset[int]) -> str:
     return digest.hexdigest()
 
 
-def _walk(directory: Path) -> list[Path]:
+def walk_remedy(directory: Path) -> list[Path]:
+    """All that a remedy's directory holds, sorted."""
     found: list[Path] = []
     for parent, directories, files in os.walk(directory):
         # Left behind by Python beside a remedy's own plugins; not what it is.
@@ -166,7 +171,8 @@ def _walk(directory: Path) -> list[Path]:
     return sorted(found)
 
 
-def _check_owner(name: str, path: Path, entry: os.stat_result, trusted: frozenset[int]) -> None:
+def check_owner(name: str, path: Path, entry: os.stat_result, trusted: frozenset[int]) -> None:
+    """Raises RemedyError where somebody else could write there; `trusted`: who may own it."""
     if entry.st_uid not in trusted:
         raise RemedyError(
             f"cannot use remedy {name}: {path} belongs to user {entry.st_uid}, "

@@ -24,6 +24,7 @@ from api.cli import (
     init,
     notices,
     parts,
+    playbooks,
     pushes,
     rehearse,
     remedies,
@@ -76,6 +77,10 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         "One remedy: what it is, and running it by hand.",
         {"show": remedies.show, "run": remedies.run_remedy},
     ),
+    "playbook": (
+        "For people who write remedies.",
+        {"new": playbooks.new, "lint": playbooks.lint},
+    ),
     "notify": (
         "The ways to people.",
         {"test": notices.try_routes},
@@ -108,7 +113,9 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
 }
 
 #: Commands about this host itself, which no server can carry out.
-LOCAL = frozenset({"init", "arm", "run", "check", "audit", "rehearse", "config", "demo"})
+LOCAL = frozenset(
+    {"init", "arm", "run", "check", "audit", "rehearse", "config", "demo", "playbook"}
+)
 #: What follows the command that they run is that one's own.
 _WRAPPERS = frozenset({("maintenance", "run")})
 
