@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 
 from agent.rehearsal.statistics import quantile
@@ -13,6 +14,18 @@ _WIDTH, _HEIGHT = 880, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 14, 34
 #: Points of a curve, and of a scatter.
 _STEPS, _POINTS = 200, 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A time within a plot, with what happened in it."""
+
+    name: str
+    #: pass, fail or inconclusive.
+    tone: str
+    began: float
+    ended: float
+    steps: Mapping[str, float] = field(default_factory=dict)
 
 
 def plot_distributions(pairs: Sequence[Pair]) -> str:
@@ -38,8 +51,11 @@ def plot_distributions(pairs: Sequence[Pair]) -> str:
     return _frame("Share of requests answered within a time", parts, ("baseline", "candidate"))
 
 
-def plot_timeline(pairs: Sequence[Pair]) -> str:
-    """When each request was asked of the candidate, how long it took, and what failed."""
+def plot_timeline(pairs: Sequence[Pair], spans: Sequence[Span] = ()) -> str:
+    """When each request was asked of the candidate, how long it took, and what failed.
+
+    `spans` are drawn behind them: when a fault was there.
+    """
     if not pairs:
         return "<p>No request was asked.</p>"
     stride = max(1, len(pairs) // _POINTS)
@@ -48,7 +64,7 @@ def plot_timeline(pairs: Sequence[Pair]) -> str:
     low, high = _widen(quantile(times, 0.0), quantile(times, 1.0))
     end = max(pair.at for pair in pairs) or 1.0
     inner = _WIDTH - _LEFT - _RIGHT
-    parts = []
+    parts = [_draw_span(span, end, inner) for span in spans]
     for value in _ticks(low, high):
         y = _log_up(value, low, high)
         parts.append(
@@ -72,6 +88,21 @@ def plot_timeline(pairs: Sequence[Pair]) -> str:
             y = _log_up(seconds, low, high)
             parts.append(f'<circle class="candidate" cx="{x:.1f}" cy="{y:.1f}" r="1.8"/>')
     return _frame("Each request of the candidate: when, and how long", parts, ())
+
+
+def _draw_span(span: Span, end: float, inner: float) -> str:
+    low, high = (_LEFT + inner * min(end, max(0.0, at)) / end for at in (span.began, span.ended))
+    lines = "".join(
+        f'<line class="step" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
+        f"<title>{escape(name)}</title></line>"
+        for name, at in span.steps.items()
+        if (x := _LEFT + inner * min(end, max(0.0, at)) / end)
+    )
+    return (
+        f'<rect class="{span.tone}" x="{low:.1f}" y="{_TOP}" width="{max(1.0, high - low):.1f}" '
+        f'height="{_HEIGHT - _TOP - _BOTTOM}"><title>{escape(span.name)}</title></rect>{lines}'
+        f'<text x="{low + 3:.1f}" y="{_TOP + 10}">{escape(span.name[:40])}</text>'
+    )
 
 
 def _frame(title: str, parts: list[str], legend: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,10 +22,12 @@ from agent.host.http import HttpClient
 from agent.host.names import Names
 from agent.host.tls import Trust
 from agent.host.url import is_address, parse_url, read_address
+from agent.rehearsal.drills import Candidate, Drilled, DrillOrder, judge_drills, run_drills
 from agent.rehearsal.pages import judge_pages
 from agent.rehearsal.replay import Caution, replay
 from agent.rehearsal.side import Side
 from agent.rehearsal.traffic import (
+    Asked,
     Schedule,
     Skipped,
     Traffic,
@@ -35,6 +37,10 @@ from agent.rehearsal.traffic import (
     sample,
 )
 from agent.rehearsal.verdict import Gate, Limits, Measured, Outcome, Verdict, judge
+
+#: While a fault is there: the longest answer in seconds, and requests under way at once.
+_DRILL_TIMEOUT = 5.0
+_DRILL_IN_FLIGHT = 512
 
 #: Told what happens: a word for the stage, how much is done, of how much.
 Progress = Callable[[str, int, int], None]
@@ -72,6 +78,8 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     caution: Caution = field(default_factory=Caution)
     seed: int = 1
+    #: Faults for the candidate, one after the other, while traffic goes on.
+    drills: tuple[DrillOrder, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,7 @@ class Rehearsal:
     #: Kinds of requests, the most frequent first.
     groups: Mapping[str, int]
     audits: tuple[Audit, Audit] | None = None
+    drilled: Drilled | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +146,12 @@ def preview(plan: Plan) -> Preview:
 
 
 async def rehearse(
-    plan: Plan, *, progress: Progress = lambda _stage, _done, _of: None
+    plan: Plan,
+    *,
+    progress: Progress = lambda _stage, _done, _of: None,
+    agent: Candidate | None = None,
 ) -> Rehearsal:
-    """Tries the candidate beside the baseline.
+    """Tries the candidate beside the baseline. `agent`: the candidate's own, for drills.
 
     Raises Conflict where it would not be safe (both sides are one host) or the logs cannot be
     read, and Unavailable where this host itself cannot ask.
@@ -163,6 +175,12 @@ async def rehearse(
         seed=plan.seed,
         progress=lambda done, of: progress("traffic", done, of),
     )
+    drilled = None
+    if plan.drills and agent is not None and not measured.aborted:
+        drilled = await _drill(
+            plan, agent, traffic, schedule, client, (baseline, candidate), progress
+        )
+        gates += judge_drills(drilled)
     measured = replace(measured, others=gates)
     return Rehearsal(
         began=began,
@@ -176,6 +194,44 @@ async def rehearse(
         schedule=schedule,
         groups=dict(count_groups(traffic.requests).most_common()),
         audits=audits,
+        drilled=drilled,
+    )
+
+
+async def _drill(
+    plan: Plan,
+    agent: Candidate,
+    traffic: Traffic,
+    schedule: Schedule,
+    client: HttpClient,
+    sides: tuple[Side, Side],
+    progress: Progress,
+) -> Drilled:
+    """Drills with traffic of their own: it is expected to fail for a while, and says nothing of the
+    release itself."""
+    # What hangs must not keep what follows from being asked.
+    patience = min(plan.timeout, _DRILL_TIMEOUT)
+    theirs, ours = (replace(side, timeout=patience) for side in sides)
+    caution = replace(plan.caution, errors=1.0, in_flight=_DRILL_IN_FLIGHT, noise_every=0)
+
+    async def ask(requests: Sequence[Asked], due: Schedule, stop: asyncio.Event) -> Measured:
+        return await replay(
+            requests,
+            due,
+            baseline=lambda asked: theirs.ask(client, asked),
+            candidate=lambda asked: ours.ask(client, asked),
+            caution=caution,
+            seed=plan.seed,
+            stop=stop,
+        )
+
+    return await run_drills(
+        plan.drills,
+        agent,
+        requests=traffic.requests,
+        schedule=schedule,
+        ask=ask,
+        progress=lambda done, of: progress("drills", done, of),
     )
 
 

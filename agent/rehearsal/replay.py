@@ -9,6 +9,7 @@ time in tests.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -90,11 +91,14 @@ async def replay(
     caution: Caution,
     seed: int,
     progress: Progress | None = None,
+    stop: asyncio.Event | None = None,
 ) -> Measured:
     """Asks everything of both sides, and gives what came of it, in the order of the requests.
 
-    Ends early where it does harm; then `aborted` says why. Requests under way are waited for.
+    Ends early where it does harm; then `aborted` says why. Also once `stop` is set. Requests under
+    way are waited for.
     """
+    stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     chance = random.Random(seed)  # noqa: S311 - an order, no secret
     course = _Course(
@@ -153,8 +157,9 @@ async def replay(
             progress(done, len(requests))
 
     for place, due in enumerate(schedule.due):
-        await asyncio.sleep(max(0.0, begun + due - loop.time()))
-        if course.aborted:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), max(0.0, begun + due - loop.time()))
+        if course.aborted or stop.is_set():
             break
         following = schedule.due[place + 1] if place + 1 < len(schedule.due) else due
         gap = (following - due) or 1 / max(schedule.rate, 1.0)

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.audit.report_junit import clean_xml
 from agent.core.model import Instant
+from agent.rehearsal.drills import DrillTale
 from agent.rehearsal.rehearsal import Rehearsal
 from agent.rehearsal.statistics import quantile
 from agent.rehearsal.verdict import Gate, Outcome, Pair
@@ -50,6 +51,9 @@ def describe_rehearsal(rehearsal: Rehearsal) -> dict[str, Any]:
             for side in ("baseline", "candidate")
         },
         "pairs": [_describe_pair(pair) for pair in pick_worst(measured.pairs, _PAIRS)],
+        "drills": [_describe_drill(t) for t in rehearsal.drilled.tales]
+        if rehearsal.drilled
+        else [],
     }
 
 
@@ -104,6 +108,20 @@ def _describe_pair(pair: Pair) -> dict[str, Any]:
             }
             for side, answer in (("baseline", pair.baseline), ("candidate", pair.candidate))
         },
+    }
+
+
+def _describe_drill(tale: DrillTale) -> dict[str, Any]:
+    return {
+        "id": tale.id,
+        "fault": tale.order.fault,
+        "options": dict(tale.order.options),
+        "outcome": tale.outcome or None,
+        "detail": tale.detail,
+        "within_seconds": tale.order.within,
+        "began_seconds": round(tale.began, 3),
+        "ended_seconds": round(tale.ended, 3),
+        "steps_seconds": {name: round(at, 3) for name, at in tale.steps.items()},
     }
 
 

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
-from agent.rehearsal.plots import plot_distributions, plot_timeline
+from agent.rehearsal.drills import Drilled, judge_drills, name_drill
+from agent.rehearsal.plots import Span, plot_distributions, plot_timeline
 from agent.rehearsal.rehearsal import Rehearsal
 from agent.rehearsal.report import pick_worst, write_instant
 from agent.rehearsal.verdict import Answer, Gate, Outcome, Pair
@@ -40,11 +41,16 @@ svg .grid { stroke: var(--line); } svg polyline { fill: none; stroke-width: 2; }
 svg .baseline { stroke: var(--one); } svg line.candidate, svg polyline.candidate {
   stroke: var(--two); } svg line.baseline, svg line.candidate { stroke-width: 3; }
 svg circle.candidate { fill: var(--two); opacity: .5; }
+svg rect.pass { fill: var(--good); opacity: .12; } svg rect.fail { fill: var(--bad); opacity: .14; }
+svg rect.inconclusive { fill: var(--warn); opacity: .14; }
+svg .step { stroke: var(--dim); stroke-dasharray: 3 3; }
 svg .failed { stroke: var(--bad); stroke-width: 2; }
 .scroll { overflow-x: auto; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line);
   color: var(--dim); font-size: .85rem; }
 """
+#: The worst first.
+_WEIGHT = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 #: Single pairs that are listed.
 _WORST = 15
 
@@ -64,6 +70,7 @@ def write_html(rehearsal: Rehearsal) -> str:
         plot_distributions(pairs),
         "<h2>In the course of time</h2>",
         plot_timeline(pairs),
+        *(_drills(rehearsal.drilled) if rehearsal.drilled else ()),
         "<h2>Worst requests</h2>",
         _worst(pairs, rehearsal.candidate),
         "<h2>Traffic</h2>",
@@ -79,6 +86,38 @@ def write_html(rehearsal: Rehearsal) -> str:
         + "\n".join(body)
         + "\n</body></html>\n"
     )
+
+
+def _drills(drilled: Drilled) -> tuple[str, ...]:
+    spans, rows = [], []
+    for tale in drilled.tales:
+        gates = judge_drills(Drilled(tales=(tale,), pairs=drilled.pairs))
+        tone = min((gate.outcome for gate in gates), key=_WEIGHT.index)
+        spans.append(
+            Span(
+                name=name_drill(tale).removeprefix("drill "),
+                tone=tone.value,
+                began=tale.steps.get("injected", tale.began),
+                ended=tale.steps.get("undone", tale.ended),
+                steps=tale.steps,
+            )
+        )
+        began = tale.steps.get("injected", tale.began)
+        times = "".join(
+            f'<td class="number">{_after(tale.steps.get(name), began)}</td>'
+            for name in ("detected", "healed", "verified", "undone")
+        )
+        rows.append(f"<tr><td>{escape(name_drill(tale))}<br>{escape(tale.detail)}</td>{times}</tr>")
+    return (
+        "<h2>Drills</h2>",
+        '<div class="scroll"><table><tr><th>drill</th><th>detected</th><th>healed</th>'
+        f"<th>verified</th><th>undone</th></tr>{''.join(rows)}</table></div>",
+        plot_timeline(drilled.pairs, spans),
+    )
+
+
+def _after(at: float | None, began: float) -> str:
+    return "-" if at is None else f"{max(0.0, at - began):.1f} s"
 
 
 def _gate(gate: Gate) -> str:

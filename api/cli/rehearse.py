@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agent.errors import Conflict, HostmendError
-from api.cli.parts import Json, read_url, write_report
+from api.cli.parts import Json, read_duration, read_url, write_report
 from api.cli.screen import Screen, clean
 
 if TYPE_CHECKING:
+    from agent.rehearsal.drills import DrillOrder
     from agent.rehearsal.rehearsal import Plan, Preview, Rehearsal
     from agent.rehearsal.verdict import Gate
+    from api.client import Client
 
 #: Nothing was concluded, and why is said.
 EXIT_INCONCLUSIVE = 3
@@ -74,6 +78,24 @@ def rehearse(
     same_host: Annotated[
         bool, typer.Option("--same-host", help="Both may be one address and port.")
     ] = False,
+    drill: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'FAULT KEY=VALUE...'", help="Inject this fault while traffic goes on."
+        ),
+    ] = None,
+    drill_within: Annotated[
+        str, typer.Option(metavar="D", help="Each must be detected, healed, verified by then.")
+    ] = "2m",
+    candidate_agent: Annotated[
+        str, typer.Option(metavar="URL", help="The candidate's own agent, for drills.")
+    ] = "",
+    candidate_token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A token of it with the role driller.")
+    ] = None,
+    candidate_agent_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Who signed its certificate, PEM.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Draws the same sample again.")] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count what would be asked; ask nothing.")
@@ -115,13 +137,19 @@ def rehearse(
         same_host=same_host,
         seed=seed,
         limits=Limits(slower=slower / 100, expected_ratio=expected_ratio),
+        drills=tuple(_read_drill(text, drill_within) for text in drill or ()),
     )
+    if plan.drills and not candidate_agent:
+        raise typer.BadParameter(
+            "drills are ordered of the candidate's agent: name it", param_hint="--candidate-agent"
+        )
     screen = Screen()
     try:
         if dry_run:
             _print_preview(screen, preview(plan), as_json=as_json)
             return
-        found = asyncio.run(_rehearse(plan))
+        agent = _open_agent(candidate_agent, candidate_token_file, candidate_agent_ca)
+        found = asyncio.run(_rehearse(plan, agent))
         _write_reports(found, html, junit)
     except Conflict as error:
         typer.echo(f"hostmend: {clean(str(error))}", err=True)
@@ -149,11 +177,68 @@ def _read_place(text: str, name: str) -> str:
     return text
 
 
-async def _rehearse(plan: Plan) -> Rehearsal:
+def _read_drill(text: str, within: str) -> DrillOrder:
+    from agent.rehearsal.drills import DrillOrder
+
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: {error}", param_hint="--drill") from error
+    options = dict(word.partition("=")[::2] for word in words[1:] if "=" in word)
+    if not words or len(options) != len(words) - 1:
+        raise typer.BadParameter(
+            f"{text!r}: write for example 'kill-service unit=nginx.service'", param_hint="--drill"
+        )
+    seconds = read_duration(within, "--drill-within")
+    return DrillOrder(fault=words[0], options=options, within=seconds)
+
+
+class _CandidateAgent:
+    """The candidate's agent over its API."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def count_incidents(self) -> int:
+        found = await asyncio.to_thread(self._client.get, "/v1/incidents", live="true")
+        return len(found["items"])
+
+    async def start(self, order: DrillOrder) -> Mapping[str, Any]:
+        wanted = {
+            "fault": order.fault,
+            "options": dict(order.options),
+            "within_seconds": order.within,
+        }
+        told: Mapping[str, Any] = await asyncio.to_thread(self._client.post, "/v1/drills", wanted)
+        return told
+
+    async def show(self, drill_id: str) -> Mapping[str, Any]:
+        told: Mapping[str, Any] = await asyncio.to_thread(
+            self._client.get, f"/v1/drills/{drill_id}"
+        )
+        return told
+
+    async def end(self, drill_id: str) -> None:
+        await asyncio.to_thread(self._client.delete, f"/v1/drills/{drill_id}")
+
+
+def _open_agent(url: str, token_file: Path | None, ca_file: Path | None) -> _CandidateAgent | None:
+    """Raises HostmendError where it cannot be reached: before anything is asked of anybody."""
+    if not url:
+        return None
+    from api.client import open_remote
+
+    client = open_remote(url, token_file, ca_file)
+    with client:
+        client.get("/v1/drills", limit=1)
+    return _CandidateAgent(open_remote(url, token_file, ca_file))
+
+
+async def _rehearse(plan: Plan, agent: _CandidateAgent | None) -> Rehearsal:
     from agent.rehearsal.rehearsal import rehearse as carry_out
 
     if not sys.stderr.isatty():
-        return await carry_out(plan)
+        return await carry_out(plan, agent=agent)
     from rich.console import Console
 
     with Console(stderr=True).status("reading the traffic") as status:
@@ -161,7 +246,7 @@ async def _rehearse(plan: Plan) -> Rehearsal:
         def show(stage: str, done: int, of: int) -> None:
             status.update(f"{stage}: {done:,} of {of:,}")
 
-        return await carry_out(plan, progress=show)
+        return await carry_out(plan, progress=show, agent=agent)
 
 
 def _write_reports(found: Rehearsal, html: Path | None, junit: Path | None) -> None:

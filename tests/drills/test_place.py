@@ -69,7 +69,9 @@ def test_every_shipped_fault_can_be_undone() -> None:
     catalog = Catalog.load([SHIPPED / "faults"])
     assert catalog.problems == ()
     for fault in catalog.remedies.values():
-        assert (fault.path / "undo.yml").is_file(), fault.name
+        # A fault that was refused must not start a service that nobody wanted.
+        for name in ("playbook.yml", "undo.yml"):
+            assert "{{ keep }}/begun" in (fault.path / name).read_text(), fault.name
         assert fault.options["keep"].required
         assert fault.handles
 

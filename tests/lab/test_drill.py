@@ -140,6 +140,34 @@ def test_a_host_refuses_without_its_own_marker(agent: LabAgent, secret: str) -> 
 
 
 @pytest.mark.long
+def test_a_fault_that_is_refused_changes_nothing(agent: LabAgent, secret: str) -> None:
+    lab = agent.lab
+    lab.run(["systemctl", "stop", "nginx"])
+    for number, (fault, options) in enumerate(
+        (
+            ("kill-service", {"unit": UNIT}),
+            ("stop-service-hard", {"unit": UNIT}),
+            ("fill-disk", {"path": f"{DATA}/log"}),
+            ("exhaust-inodes", {"path": "/run"}),
+            ("fill-memory", {"unit": UNIT}),
+            ("drop-network", {"address": "127.0.0.1"}),
+            ("drop-network", {"address": "0.0.0.0"}),
+            ("expire-certificate", {"path": "/etc/hostname", "key": "/etc/hostname"}),
+            ("break-log-directory", {"path": "/etc", "unit": "cron.service"}),
+        ),
+        1,
+    ):
+        status, answer = order(lab, secret, fault, **options)
+        assert status == 202, answer
+        found = wait_for(agent, number, "ended")
+        assert found["outcome"] == "aborted", found
+        assert found["detail"].startswith("the fault was not injected: "), found
+        assert is_clean(lab)
+    assert lab.run(["systemctl", "is-active", UNIT], check=False).stdout.strip() == "inactive"
+    lab.run(["systemctl", "start", "nginx"])
+
+
+@pytest.mark.long
 def test_what_nobody_sees_fails_and_is_undone(agent: LabAgent, secret: str) -> None:
     lab = agent.lab
     lab.write("/etc/hostmend/hostmend.yml", BLIND, 0o600)
