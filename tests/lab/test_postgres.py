@@ -252,6 +252,31 @@ def test_a_server_that_does_not_start_says_why(
 
 
 @pytest.mark.long
+def test_looks_at_a_server_without_a_checkpoint_touch_no_file_of_data(host: Lab) -> None:
+    before, findings, after = run(
+        host,
+        """
+        async def main(machine):
+            watcher = watch(machine, write=True)
+            await fresh(watcher)
+            sh(CRASH + f"dd if=/dev/urandom of=$(ls {DATA}/pg_wal/0* | head -1) bs=1M count=16"
+               f" conv=notrunc; systemctl start {UNIT} || true")
+            state = (f"cd {DATA}; find . -type f -exec sha256sum {{}} + | sort;"
+                     "find . -printf '%p %u %g %m %T@\\n' | sort")
+            before = sh(state)
+            await watcher.fail()
+            findings = await watcher.look()
+            kind, machine = CHECKS["postgres"], machine.remember(watcher.memories.open("db"))
+            (finding, *_) = await kind.look(watcher.options, machine)
+            await kind.gather(watcher.options, finding, machine)
+            return before, findings, sh(state)
+        """,
+    )
+    assert before == after
+    assert (findings[0]["status"], findings[0]["cause"]) == ("critical", "checkpoint")
+
+
+@pytest.mark.long
 def test_a_stale_pid_file_is_the_cause_where_nobody_clears_it(host: Lab) -> None:
     told, started = run(
         host,
