@@ -61,6 +61,8 @@ MEASUREMENTS = {
     "slot_idle_seconds": "How long nobody is known to have used a slot.",
 }
 
+#: Debian's unit that starts and stops them together.
+_ALL_CLUSTERS = "postgresql.service"
 #: How often over its own settings a write-ahead log may be: max_wal_size is a soft limit.
 _SPARE = 2.0
 #: What the log of a replica says when what it needs is gone from the server that it follows.
@@ -228,6 +230,9 @@ def _open_log(options: PostgresOptions, machine: Machine, unit: Unit) -> StartLo
 async def _judge_down(options: PostgresOptions, machine: Machine, unit: Unit) -> Finding:
     log = _open_log(options, machine, unit)
     finding = await database.judge_down(unit, log, SIGNATURES, RECOVERING)
+    if finding.cause == "down" and await _is_disabled(unit, machine):
+        summary = f"{unit.name} was not started since boot: {_ALL_CLUSTERS} is disabled"
+        return replace(finding, status=Status.OK, cause="", summary=summary, intended=True)
     directory = machine.memory.get("directory") or ""
     if not directory and (cluster := find_cluster(options.unit)) is not None:
         directory = cluster.directory
@@ -247,6 +252,23 @@ async def _judge_down(options: PostgresOptions, machine: Machine, unit: Unit) ->
         )
         finding = replace(finding, facts={**finding.facts, "What a human does": steps})
     return finding
+
+
+async def _is_disabled(unit: Unit, machine: Machine) -> bool:
+    """Whether it is down since boot because Debian's unit for all clusters is not to start.
+
+    Each cluster counts as enabled all the same: a generator makes that one want it.
+    """
+    state = unit.state
+    if state is None or state.invocation_id or state.left_inactive or machine.systemd is None:
+        return False
+    if find_cluster(unit.name) is None:
+        return False
+    try:
+        whole = await machine.systemd.unit(_ALL_CLUSTERS)
+    except Unavailable:
+        return False
+    return whole.active_state == "inactive" and whole.unit_file_state.startswith("disabled")
 
 
 async def judge(

@@ -252,6 +252,31 @@ def test_a_server_that_does_not_start_says_why(
 
 
 @pytest.mark.long
+def test_looks_at_a_server_without_a_checkpoint_touch_no_file_of_data(host: Lab) -> None:
+    before, findings, after = run(
+        host,
+        """
+        async def main(machine):
+            watcher = watch(machine, write=True)
+            await fresh(watcher)
+            sh(CRASH + f"dd if=/dev/urandom of=$(ls {DATA}/pg_wal/0* | head -1) bs=1M count=16"
+               f" conv=notrunc; systemctl start {UNIT} || true")
+            state = (f"cd {DATA}; find . -type f -exec sha256sum {{}} + | sort;"
+                     "find . -printf '%p %u %g %m %T@\\n' | sort")
+            before = sh(state)
+            await watcher.fail()
+            findings = await watcher.look()
+            kind, machine = CHECKS["postgres"], machine.remember(watcher.memories.open("db"))
+            (finding, *_) = await kind.look(watcher.options, machine)
+            await kind.gather(watcher.options, finding, machine)
+            return before, findings, sh(state)
+        """,
+    )
+    assert before == after
+    assert (findings[0]["status"], findings[0]["cause"]) == ("critical", "checkpoint")
+
+
+@pytest.mark.long
 def test_a_stale_pid_file_is_the_cause_where_nobody_clears_it(host: Lab) -> None:
     told, started = run(
         host,
@@ -530,10 +555,16 @@ def test_replication_that_breaks_stops_or_is_behind_is_told_and_a_replica_is_nev
             sh("rm -r /var/lib/postgresql/15/second; runuser -u postgres -- pg_basebackup -R -C -S "
                "second -c fast -D /var/lib/postgresql/15/second")
             sh("echo 'max_connections = 10' > /etc/postgresql/15/second/conf.d/lab.conf")
-            sh(f"systemctl daemon-reload; systemctl start {REPLICA}")
+            sh("systemctl daemon-reload")
             replica = watch(machine, unit=REPLICA, socket="/run/postgresql/.s.PGSQL.5433",
                             write=True)
-            told = {"following": await replica.until(lambda found: fine(found) and any(
+            # Each cluster is enabled; whether it is to start says the unit of all of them.
+            never = await replica.look()
+            sh("systemctl enable postgresql")
+            missed = await replica.look()
+            sh(f"systemctl disable postgresql; systemctl start {REPLICA}")
+            told = {"never": never, "missed": missed}
+            told |= {"following": await replica.until(lambda found: fine(found) and any(
                 f["subject"].endswith("replication") for f in found))}
             told["followed"] = await primary.until(lambda found: of(found, "replicas"))
             ask = "runuser -u postgres -- psql -XAtq -p 5433 -c "
@@ -564,6 +595,10 @@ def test_replication_that_breaks_stops_or_is_behind_is_told_and_a_replica_is_nev
         (finding,) = [f for f in told[key] if f["subject"].endswith("service replication")]
         return finding["status"], finding["cause"]
 
+    (never,), (missed,) = told["never"], told["missed"]
+    assert (never["status"], never["intended"]) == ("ok", True)
+    assert "postgresql.service is disabled" in never["summary"]
+    assert (missed["status"], missed["cause"]) == ("critical", "down")
     assert of_replica("following") == ("ok", "")
     assert told["following"][0]["facts"]["Not written"] == "it is a replica"
     assert part(told["followed"], "replicas") == ("ok", "")

@@ -77,6 +77,12 @@ def test_what_a_shipped_remedy_handles_can_happen(name):
         assert set(causes) <= set(CHECKS[kind].causes)
 
 
+def test_a_write_ahead_log_that_is_damaged_has_no_remedy():
+    """What starts such a server loses rows that were committed (docs/databases.md)."""
+    for remedy in Catalog.load([SHIPPED]).remedies.values():
+        assert not {"checkpoint", "wal-tail"} & set(remedy.handles.get("postgres", ()))
+
+
 def test_the_digest_covers_every_name_and_byte(tmp_path):
     path = write(tmp_path, "mend")
     seen = set()

@@ -1,0 +1,1 @@
+../../_shared/postgres_server.py
