@@ -101,7 +101,8 @@ class PolicyOptions(BaseModel):
     )
     act_alone_up_to: Risk = Field(
         default=Policy.act_alone_up_to,
-        description="In mode `auto`: remedies of a higher risk wait for an approval.",
+        description="In mode `auto`: remedies of a higher risk wait for an approval, and those of "
+        "a high risk that change data always do.",
     )
     runs_per_hour: int = Field(
         default=Policy.runs_per_hour,

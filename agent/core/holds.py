@@ -9,6 +9,7 @@ from typing import TypeGuard
 
 from agent.core.advance import confirmed
 from agent.core.model import (
+    Changes,
     CheckPolicy,
     Doubt,
     Finding,
@@ -21,6 +22,7 @@ from agent.core.model import (
     Outcome,
     Policy,
     Question,
+    Risk,
     Run,
     Silence,
     State,
@@ -136,8 +138,10 @@ def mode_of(step: Step, check: CheckPolicy, policy: Policy) -> Mode:
 
 def needs_approval(step: Step, check: CheckPolicy, policy: Policy) -> bool:
     mode = mode_of(step, check, policy)
+    # What may cost data is somebody's word each time, however much the policy lets it do alone.
+    data = step.risk is Risk.HIGH and step.changes is Changes.DATA
     return mode is Mode.APPROVE or (
-        mode is Mode.AUTO and step.risk.rank > policy.act_alone_up_to.rank
+        mode is Mode.AUTO and (data or step.risk.rank > policy.act_alone_up_to.rank)
     )
 
 

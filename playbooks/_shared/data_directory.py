@@ -22,8 +22,14 @@ class Refused(Exception):
     """Why a human must go on from here, in words that name what to do."""
 
 
+def make_environment(temporary="/var/tmp"):
+    """For commands that run as another user, to whom a run's own temporary directory is closed."""
+    return {**os.environ, "LC_ALL": "C.UTF-8", "TMPDIR": temporary}
+
+
 def run(argv, timeout=60, **more):
     """A command's result, with its output as text. Raises Refused where it does not end in time."""
+    more.setdefault("env", make_environment())
     try:
         return subprocess.run(
             argv,
@@ -32,7 +38,6 @@ def run(argv, timeout=60, **more):
             encoding="utf-8",
             errors="replace",
             timeout=timeout,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
             check=False,
             **more,
         )

@@ -12,28 +12,20 @@ from ansible.module_utils.data_directory import Refused, ask_unit, run
 
 
 class Client:
-    def __init__(self, unit, socket):
-        told = ask_unit(unit, "ActiveState", "User")
-        if told.get("ActiveState") != "active":
-            raise Refused(f"{unit} is not up, so that it cannot be asked")
-        self.user = told.get("User") or "mysql"
-        self.socket = socket
+    def __init__(self, user, socket):
+        self.user, self.socket = user, socket
+
+    def command(self, program, *options):
+        """The words of a client program that asks this server."""
+        own = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--init-groups", "--"]
+        reached = ["--protocol=socket", f"--socket={self.socket}", f"--user={self.user}"]
+        return [*own, program, "--no-defaults", *reached, *options]
 
     def ask(self, *statements, seconds=60):
         """Rows of all statements, as lists of text. Raises Refused where one fails."""
-        own = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--init-groups", "--"]
-        client = [
-            "mariadb",
-            "--no-defaults",
-            "--protocol=socket",
-            f"--socket={self.socket}",
-            f"--user={self.user}",
-            "--local-infile=0",
-            "--default-character-set=utf8mb4",
-            "--batch",
-            "--skip-column-names",
-        ]
-        done = run([*own, *client, "--execute", "; ".join(statements)], timeout=seconds)
+        options = ["--local-infile=0", "--default-character-set=utf8mb4", "--batch"]
+        options += ["--skip-column-names", "--execute", "; ".join(statements)]
+        done = run(self.command("mariadb", *options), timeout=seconds)
         if done.returncode != 0:
             raise Refused(f"the server answers: {done.stderr.strip()[:300] or 'nothing'}")
         return [line.split("\t") for line in done.stdout.splitlines()]
@@ -47,6 +39,14 @@ class Client:
             elif records and (found := re.match(r" *([A-Za-z_]+): ?(.*)$", line)):
                 records[-1][found[1]] = found[2]
         return records
+
+
+def reach(unit, socket):
+    """A client of the server that a unit runs. Raises Refused where that is not up."""
+    told = ask_unit(unit, "ActiveState", "User")
+    if told.get("ActiveState") != "active":
+        raise Refused(f"{unit} is not up, so that it cannot be asked")
+    return Client(told.get("User") or "mysql", socket)
 
 
 def quote_text(text):

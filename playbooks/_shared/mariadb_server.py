@@ -15,6 +15,7 @@ from ansible.module_utils.data_directory import (
     Words,
     ask_unit,
     judge_last_stop,
+    make_environment,
     read_file_backwards,
     read_journal_backwards,
     run,
@@ -110,7 +111,8 @@ class Server:
     def run_own(self, *argv, timeout=None):
         """A tool of its own, as its own user, in the data directory."""
         own = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--init-groups", "--"]
-        return run([*own, *argv], timeout=timeout, cwd=self.directory)
+        environment = make_environment(self.settings.get("tmpdir") or "/var/tmp")
+        return run([*own, *argv], timeout=timeout, cwd=self.directory, env=environment)
 
 
 def read_settings(unit, told):

@@ -253,6 +253,21 @@ def test_what_is_too_risky_to_do_alone_needs_an_approval(
     assert needs_approval(rung, web, policy(web, mode=mode, act_alone_up_to=alone)) is needed
 
 
+@pytest.mark.parametrize(
+    ("changes", "risk", "needed"),
+    [
+        (Changes.DATA, Risk.HIGH, True),
+        (Changes.DATA, Risk.MEDIUM, False),
+        (Changes.FILES, Risk.HIGH, False),
+    ],
+)
+def test_what_may_cost_data_is_never_done_alone(changes: Changes, risk: Risk, needed: bool) -> None:
+    rung = step(risk=risk, changes=changes)
+    web = check("web", rung)
+    alone = policy(web, mode=Mode.AUTO, act_alone_up_to=Risk.HIGH)
+    assert needs_approval(rung, web, alone) is needed
+
+
 APPROVAL = Approval(
     step="restart-service",
     options={"unit": "web.service"},

@@ -399,3 +399,50 @@ def test_logs_are_not_purged_while_somebody_reads_them_as_a_replica(server: Serv
     assert outcome == "needs_human"
     assert "it has replicas, and no_replicas says that it has none" in detail
     assert server.sh("cd /var/log/mysql; ls mariadb-bin.0*").split() == logs
+
+
+# salvage-mariadb-redo
+
+SALVAGE = "salvage-mariadb-redo"
+REDO = "/var/lib/mysql/ib_logfile0"
+BREAK_REDO = f"dd if=/dev/urandom of={REDO} bs=4096 count=16 conv=notrunc; "
+
+
+def test_a_redo_log_that_is_gone_after_a_stop_in_order_is_done_without(server: Server) -> None:
+    sums = "mariadb -e 'CHECKSUM TABLE shop.i, shop.a, shop.m, mysql.global_priv EXTENDED'"
+    server.sh(f"{START}; {sums} > /root/sums; systemctl stop mariadb; rm {REDO}; {TRY}")
+    outcome, detail = server.mend(SALVAGE)
+    assert outcome == "ok", detail
+    server.sh(f"{sums} | diff - /root/sums; rm -rf /var/lib/mysql.before-*")
+    assert "are the same in a new data directory" in detail
+    assert "the old one is /var/lib/mysql.before-" in detail
+
+
+def test_a_redo_log_is_left_alone_where_it_may_be_missed(server: Server) -> None:
+    rows = "mariadb shop -e 'INSERT INTO i SELECT seq, MD5(seq) FROM seq_1001_to_3000'"
+    for script, why in (
+        (f"{START}; {rows}\n$CRASH\n{BREAK_REDO}{TRY}", "what is only in the redo log"),
+        (f"{FRESH}{START}; {rows}\n$CRASH\n{BREAK_REDO}", "it crashed or was killed"),
+        (
+            f"{FRESH}{START}; systemctl stop mariadb; {BREAK_REDO}{TRY}\n"
+            "echo 18 > /var/lib/mysql/master.info",
+            "/var/lib/mysql/master.info is nothing that a dump holds",
+        ),
+    ):
+        server.sh(script)
+        before = server.state()
+        outcome, detail = server.mend(SALVAGE)
+        assert outcome == "needs_human", detail
+        assert why in detail
+        assert f"{COPIES}/mariadb.service-lab-" in detail
+        assert server.state() == before
+
+
+def test_a_table_that_a_dump_does_not_hold_whole_leaves_the_old_directory(server: Server) -> None:
+    server.sh(f"""{START}
+        mariadb shop -e 'CREATE TABLE h (id INT PRIMARY KEY) WITH SYSTEM VERSIONING'
+        systemctl stop mariadb; {BREAK_REDO}{TRY}""")
+    outcome, detail = server.mend(SALVAGE)
+    assert outcome == "needs_human"
+    assert "shop.h (SYSTEM VERSIONED, InnoDB) is nothing that a dump holds whole" in detail
+    assert server.sh("ls -d /var/lib/mysql*") == "/var/lib/mysql\n"

@@ -13,7 +13,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.data_directory import Refused, run, show_size
-from ansible.module_utils.mariadb_client import Client
+from ansible.module_utils.mariadb_client import reach
 from ansible.module_utils.mariadb_server import Server
 
 #: Longest that writes may take to go on once there is room, in seconds; the server looks every 60.
@@ -50,7 +50,7 @@ def look(server, socket):
     points = dict.fromkeys(find_mount(place) for place in places)
     point = min(points, key=lambda point: measure(point)[1])
     percent, free = measure(point)
-    waits = server.up and Client(server.unit, socket).ask(WAITING)[0][0] != "0"
+    waits = server.up and reach(server.unit, socket).ask(WAITING)[0][0] != "0"
     return (
         point,
         free < NEARLY or waits,
@@ -112,7 +112,7 @@ def ask_command(argv):
 
 def purge(given, server, point, preview):
     """Purges one log after the other, the oldest first, until the target is reached."""
-    client = Client(given["unit"], given["socket"])
+    client = reach(given["unit"], given["socket"])
     if not preview:
         wait_for_writes(client)
     percent, free = measure(point)

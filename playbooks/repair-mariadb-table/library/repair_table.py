@@ -12,7 +12,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.data_directory import Refused, show_size
-from ansible.module_utils.mariadb_client import Client, quote_name, quote_text
+from ansible.module_utils.mariadb_client import quote_name, quote_text, reach
 
 #: Longest that a check or a repair may take, in seconds.
 LONG = 3000
@@ -104,7 +104,7 @@ def main():
     given = module.params
     name = given["table"]
     try:
-        table = Table(Client(given["unit"], given["socket"]), name)
+        table = Table(reach(given["unit"], given["socket"]), name)
         if table.engine != "MyISAM":
             raise Refused(f"{name} is a table of {table.engine or 'no engine'}, not of MyISAM")
         if given["step"] == "check":

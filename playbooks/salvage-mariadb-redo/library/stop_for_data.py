@@ -1,0 +1,1 @@
+../../_shared/stop_for_data.py
