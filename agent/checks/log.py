@@ -249,17 +249,20 @@ async def _send_canary(options: LogOptions, machine: Machine, now: Instant) -> s
     # One that did not arrive is followed by another at once: somebody may wait for the proof.
     if sent is not None and not why and now - sent < 0.9 * options.every:
         return ""
-    line, seconds = make_canary(), _CANARY * options.timeout
-    size = await call(f"the size of {path}", seconds, partial(find_size, path))
-    why = ""
-    try:
-        send_line(line)
-    except OSError as error:
-        why = f"cannot be written: nothing takes lines at {SOCKET} ({error.strerror})"
-    else:
+    seconds = _CANARY * options.timeout
+    # One may fall between a rotation and its logger's restart, or into what was rotated.
+    for _ in range(2):
+        line, why = make_canary(), ""
+        size = await call(f"the size of {path}", seconds, partial(find_size, path))
+        try:
+            send_line(line)
+        except OSError as error:
+            why = f"cannot be written: nothing takes lines at {SOCKET} ({error.strerror})"
+            break
         search = partial(await_line, path, line, size, seconds)
-        if not await call(f"the canary in {path}", 2 * seconds, search):
-            why = f"did not get a line for the system's logger within {seconds:g} s"
+        if await call(f"the canary in {path}", 2 * seconds, search):
+            break
+        why = f"did not get two lines for the system's logger, each within {seconds:g} s"
     notes["canary"] = now, why
     return why
 

@@ -190,7 +190,7 @@ def test_an_rsyslog_that_is_up_and_cannot_write_is_told_by_a_line_that_does_not_
             host.run(["chattr", "+i", path])
             finding = check.wait_for("silent", 120)
             assert finding["status"] == "critical"
-            assert "did not get a line" in finding["summary"]
+            assert "did not get two lines" in finding["summary"]
             assert ask(host, "rsyslog", "ActiveState") == "active"
             finding = journal.wait_for("suspended")
             assert (finding["status"], "message lost" in finding["summary"]) == ("warning", True)
