@@ -79,7 +79,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
     ),
     "playbook": (
         "For people who write remedies.",
-        {"new": playbooks.new, "lint": playbooks.lint},
+        {"new": playbooks.new, "lint": playbooks.lint, "test": playbooks.try_out},
     ),
     "notify": (
         "The ways to people.",

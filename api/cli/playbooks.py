@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agent.errors import Unavailable
-from api.cli.parts import EXIT_FAILED, Json
+from api.cli.parts import EXIT_FAILED, Json, read_duration
 from api.cli.screen import Screen
+
+#: This machine cannot have a throw-away host.
+EXIT_NO_LAB = 3
 
 
 def new(
@@ -85,6 +89,41 @@ def lint(
     # Where ansible-lint is installed and cannot work, nobody knows that nothing is wrong.
     if found or (trouble and program):
         raise typer.Exit(EXIT_FAILED)
+
+
+def try_out(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The remedy's directory.")],
+    within: Annotated[
+        str,
+        typer.Option(metavar="D", help="From the break to the end of its incident, at most."),
+    ] = "5m",
+) -> None:
+    """Try a remedy on a throw-away host: break, detect, repair, verify, and run it once more.
+
+    It takes root and boots a Debian under systemd-nspawn, which is gone at the end, also after
+    Ctrl-C. Exit codes: 0 it passed, 1 it did not, 2 wrong usage, 3 there can be no such host here,
+    130 interrupted.
+    """
+    from agent.authors.trial import try_remedy
+    from agent.lab import Lab
+
+    seconds = read_duration(within, "--within")
+    screen = Screen()
+    begun = time.monotonic()
+
+    def say(line: str) -> None:
+        screen.line(f"{time.monotonic() - begun:6.1f} s  {line}")
+
+    if not path.is_dir():
+        raise typer.BadParameter(f"{path} is no directory", param_hint="PATH")
+    try:
+        with Lab.boot() as lab:
+            say("a host is up")
+            try_remedy(lab, path, say=say, within=seconds)
+    except Unavailable as error:
+        typer.echo(f"hostmend: {error}", err=True)
+        raise typer.Exit(EXIT_NO_LAB) from None
+    say("passed")
 
 
 def _is_below(file: Path) -> bool:

@@ -1,52 +1,118 @@
-"""What each shipped remedy has in `test/`: it breaks a host, and says when that is whole again."""
+"""What each shipped remedy has in `test/`: a host is broken, healed, and seen to be whole again."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
-from lab_runs import PLAYBOOK, RUNTIME, find_playbooks, mend
-from ruamel.yaml import YAML
 
-from agent.lab import Lab
-from agent.remedies.catalog import SHIPPED, Catalog
+from agent.authors.draft import write_draft
+from agent.authors.trial import try_remedy
+from agent.errors import RemedyError
+from agent.lab import Lab, default_cache
+from agent.remedies.catalog import SHIPPED
 
-CATALOG = Catalog.load([SHIPPED])
-#: Remedies for these take a server up and down several times.
-SLOW = frozenset({"mariadb", "postgres", "redis"})
+#: Seconds against hanging only.
+PATIENCE = 180.0
+#: Those that are tried for every change; the others take longer, a database's most of all.
+QUICK = frozenset({"restart-service", "clean-disk"})
 TESTS = [
     pytest.param(
-        test,
+        test.parent,
         id=test.parent.name,
-        marks=[pytest.mark.long] if SLOW & CATALOG.get(test.parent.name).handles.keys() else [],
+        marks=[] if test.parent.name in QUICK else [pytest.mark.long],
     )
     for test in sorted(SHIPPED.glob("*/test"))
 ]
 
 
-@pytest.fixture
-def host(lab: Lab) -> Iterator[Lab]:
-    yield lab
-    lab.run(["rm", "-rf", RUNTIME])
+@pytest.mark.parametrize("remedy", TESTS)
+def test_a_remedy_mends_what_its_own_test_breaks(lab: Lab, remedy: Path) -> None:
+    try_remedy(lab, remedy, say=print)
 
 
-def play(lab: Lab, path: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return lab.run([PLAYBOOK, "-i", "localhost,", path], check=check, timeout=300)
+def test_a_new_remedy_works(lab: Lab, tmp_path: Path) -> None:
+    said: list[str] = []
+    try_remedy(lab, write_draft("mend-it", tmp_path), say=said.append)
+    assert [line.split(" (")[0].split(" after")[0] for line in said] == [
+        "prepared: verify.yml passes",
+        "broken: verify.yml fails",
+        "the agent watches",
+        "broken again, with the agent watching",
+        "detected",
+        "repaired, and proved by a look",
+        "resolved",
+        "verify.yml passes",
+        "run a second time: it was there already",
+        "the second run changed nothing",
+    ]
 
 
-@pytest.mark.parametrize("test", TESTS)
-def test_a_remedy_mends_what_its_own_test_breaks(host: Lab, test: Path) -> None:
-    remedy = test.parent.name
-    here = f"{find_playbooks(host)}/{remedy}/test"
-    play(host, f"{here}/break.yml")
-    assert play(host, f"{here}/verify.yml", check=False).returncode != 0, "nothing was broken"
-    options = YAML(typ="safe").load(test / "options.yml")
-    outcome, detail, _ = mend(host, remedy, **options)
-    assert outcome == "ok", detail
-    play(host, f"{here}/verify.yml")
-    # Whoever runs it twice does no harm.
-    outcome, detail, _ = mend(host, remedy, **options)
-    assert outcome == "ok", detail
-    play(host, f"{here}/verify.yml")
+@pytest.mark.parametrize(
+    ("page", "old", "new", "why"),
+    [
+        pytest.param(
+            "test/break.yml",
+            "state: absent",
+            "state: touch\n        mode: '0644'",
+            "it proves nothing",
+            id="nothing is broken",
+        ),
+        pytest.param(
+            "playbook.yml",
+            "        force: false\n",
+            "        owner: nobody-of-that-name\n",
+            "its run is failed: task 'Put the file back' failed",
+            id="it fails",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "playbook.yml",
+            "      register: file\n",
+            "      register: file\n      changed_when: true\n",
+            "the second run changed something: 'Put the file back'",
+            id="it changes something each time",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "test/hostmend.yml",
+            "path: /srv/mend-it/ready",
+            "path: /srv/mend-it",
+            "waited 10 s for the failure to be detected",
+            id="nothing detects it",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_what_does_not_work_fails_its_test_and_says_why(
+    lab: Lab, tmp_path: Path, page: str, old: str, new: str, why: str
+) -> None:
+    path = write_draft("mend-it", tmp_path)
+    text = (path / page).read_text()
+    assert old in text
+    (path / page).write_text(text.replace(old, new))
+    with pytest.raises(RemedyError, match="mend-it fails its test: ") as failure:
+        try_remedy(lab, path, say=print, within=10 if "waited" in why else 120)
+    assert why in str(failure.value)
+    # Nothing of it is left for the next.
+    assert lab.run(["systemctl", "is-active", "hostmend"], check=False).returncode != 0
+
+
+@pytest.mark.long
+def test_a_trial_that_is_interrupted_leaves_no_host(lab_tree: Path, tmp_path: Path) -> None:
+    path = write_draft("mend-it", tmp_path)
+    hosts = default_cache() / "hosts"
+    argv = [sys.executable, "-m", "api.cli", "playbook", "test", str(path)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as trial:
+        assert trial.stdout is not None
+        assert "a host is up" in trial.stdout.readline()
+        own = f"*-{trial.pid}-*"
+        assert list(hosts.glob(own))
+        trial.send_signal(signal.SIGINT)
+        assert trial.wait(PATIENCE) == 130
+    assert not list(hosts.glob(own))
