@@ -15,6 +15,8 @@ from agent.lab import Lab
 
 PRODUCTION, STAGING = "10.99.0.1", "10.99.0.2"
 PATHS = ["/news", "/goods", "/cart", "/search", "/help", "/about"]
+#: Asked so seldom that a rehearsal is not ended early when it fails.
+RARE = "/terms"
 UNIT = "shop.service"
 
 #: Answers every page after 10 ms, but for what /root/shop.json says of it.
@@ -22,7 +24,7 @@ SHOP = """\
 import http.server, json, time
 
 RULES = json.load(open("/root/shop.json"))
-PATHS = ["/", "/news", "/goods", "/cart", "/search", "/help", "/about"]
+PATHS = ["/", "/news", "/goods", "/cart", "/search", "/help", "/about", "/terms"]
 
 
 class Shop(http.server.BaseHTTPRequestHandler):
@@ -137,7 +139,7 @@ def join(production: Lab, staging: Lab) -> Pair:
         host.run(["systemctl", "start", "shop"])
     lines = [
         f"198.51.100.{n % 9} - - [22/Jan/2019:03:{n // 60 % 60:02}:{n % 60:02} +0330] "
-        f'"GET {PATHS[n % 6]}?n={n} HTTP/1.1" 200 52 "-" "Mozilla/5.0"\n'
+        f'"GET {PATHS[n % 6] if n % 16 else RARE}?n={n} HTTP/1.1" 200 52 "-" "Mozilla/5.0"\n'
         for n in range(480)
     ]
     production.write("/root/access.log", "".join(lines))

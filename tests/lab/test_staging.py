@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 from drill_host import allow, ask, install_guard, is_clean, make_token, order, wait_for
 from lab_agent import LabAgent
-from staging import PLAIN, PRODUCTION, UNIT, UNWATCHED, WATCHED, Pair, failing, join
+from lab_runs import PLAYBOOK
+from staging import PLAIN, PRODUCTION, RARE, STAGING, UNIT, UNWATCHED, WATCHED, Pair, failing, join
 
 from agent.lab import Lab
 
+PROMOTION = Path(__file__).parents[2] / "deploy" / "rehearse-and-promote.yml"
 FILL = "/srv/data/.hostmend-drill-fill"
 
 
@@ -27,7 +30,7 @@ def hosts(lab_tree: Path) -> Iterator[Pair]:
 
 
 def test_a_broken_page_fails(hosts: Pair) -> None:
-    hosts.release({"/cart": {"status": 500}})
+    hosts.release({RARE: {"status": 500}})
     code, report = hosts.rehearse(pairs=60)
     assert code == 1
     assert failing(report) >= {"broken", "pages"}
@@ -70,6 +73,67 @@ def test_the_mended_clone_passes_with_its_drill(hosts: Pair) -> None:
     assert drill["outcome"] == "passed"
     assert {"injected", "detected", "healed", "verified", "undone"} == set(drill["steps_seconds"])
     assert "<h2>Drills</h2>" in hosts.production.read("/root/report.html")
+    hosts.agent.wait(lambda: is_clean(hosts.staging), "the fault to be undone")
+
+
+@pytest.mark.long
+def test_the_playbook_promotes_what_passes_and_nothing_else(hosts: Pair) -> None:
+    lab = hosts.production
+    lab.write("/root/promote.yml", "- ansible.builtin.file: {path: /root/live, state: touch}\n")
+    lab.write("/root/deploy/gate.yml", PROMOTION.read_text())
+    given = {
+        "candidate": f"http://{STAGING}",
+        "baseline": f"http://{PRODUCTION}",
+        "traffic": ["/root/access.log"],
+        "promote_tasks": "/root/promote.yml",
+        "drills": [f"kill-service unit={UNIT}"],
+        "candidate_agent": f"http://{STAGING}:8642",
+        "candidate_token_file": "/root/staging.token",
+        "rehearse_options": [
+            "--pairs",
+            "400",
+            "--speed",
+            "1000",
+            "--max-rate",
+            "40",
+            "--slower",
+            "100",
+            "--keep",
+        ],
+        "reports": "/root/reports",
+        "tries": 4,
+    }
+
+    def play() -> subprocess.CompletedProcess[str]:
+        command = [PLAYBOOK, "-i", "localhost,", "-c", "local", "/root/deploy/gate.yml"]
+        return lab.run(
+            [*command, "-e", json.dumps(given)],
+            check=False,
+            timeout=900,
+            env={**PLAIN, "PATH": "/opt/hostmend/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"},
+        )
+
+    agent = LabAgent(lab)
+    agent.install(UNWATCHED)
+    agent.start()
+    try:
+        hosts.release({RARE: {"status": 500}})
+        refused = play()
+        assert refused.returncode != 0
+        assert "Not promoted: exit code 1" in refused.stdout, refused.stdout
+        assert lab.run(["test", "-e", "/root/live"], check=False).returncode == 1
+        hosts.release({})
+        passed = play()
+        assert passed.returncode == 0, passed.stdout
+        assert lab.run(["test", "-e", "/root/live"], check=False).returncode == 0
+        assert "<svg" in lab.read("/root/reports/rehearsal.html")
+        kept = agent.get("rehearsals")["items"]
+        assert [kept[0]["verdict"], kept[-1]["verdict"]] == ["pass", "fail"]
+        shown = agent.run("rehearsal", "show", kept[0]["id"])
+        assert f"drill kill-service {UNIT}: users" in shown
+        assert kept[0]["id"] in agent.run("rehearsal", "list")
+    finally:
+        agent.forget()
     hosts.agent.wait(lambda: is_clean(hosts.staging), "the fault to be undone")
 
 
