@@ -181,6 +181,32 @@ class AuditRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RehearsalReport:
+    """What a rehearsal came to, as whoever made it tells."""
+
+    #: pass, fail or inconclusive.
+    verdict: str
+    #: The line that says it all.
+    headline: str
+    candidate: str
+    baseline: str
+    #: Seconds.
+    took: float
+    #: The whole report, as `hostmend rehearse --json` prints it.
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearsalRecord:
+    """A rehearsal that is kept."""
+
+    id: str
+    kept: Instant
+    by: str
+    told: RehearsalReport
+
+
+@dataclass(frozen=True, kw_only=True)
 class RouteTest:
     """What became of a message that was sent to try a route."""
 
@@ -316,6 +342,16 @@ class AgentFacade(Protocol):
 
     async def end_drill(self, drill_id: str, *, by: str) -> Drill:
         """Has its fault undone now, and does not wait for it. One that has ended stays as it is."""
+        ...
+
+    # Rehearsals
+
+    async def rehearsals(
+        self, *, limit: int = 50, before: str | None = None
+    ) -> Page[RehearsalRecord]: ...
+    async def rehearsal(self, rehearsal_id: str) -> RehearsalRecord: ...
+    async def keep_rehearsal(self, told: RehearsalReport, *, by: str) -> RehearsalRecord:
+        """Keeps what somebody rehearsed; the agent itself has no part in a rehearsal."""
         ...
 
     # Silences

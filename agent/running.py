@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 from collections.abc import (
@@ -15,7 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agent.access import Action, ActionOutcome, NewToken, Role, Token
@@ -27,6 +28,8 @@ from agent.agent import (
     Explanation,
     IncidentStory,
     Page,
+    RehearsalRecord,
+    RehearsalReport,
     RemedyInfo,
     RouteTest,
 )
@@ -461,6 +464,43 @@ class RunningAgent:
 
     async def end_drill(self, drill_id: str, *, by: str) -> Drill:
         return await self._parts.conductor.end(await self.drill(drill_id), by=by)
+
+    # Rehearsals
+
+    async def rehearsals(
+        self, *, limit: int = 50, before: str | None = None
+    ) -> Page[RehearsalRecord]:
+        last = _check_id(before, "h")
+        found = await self._list_rehearsals(
+            limit=limit + 1, before=None if last is None else number_of(last)
+        )
+        return _page(found, limit)
+
+    async def rehearsal(self, rehearsal_id: str) -> RehearsalRecord:
+        number = number_of(_check_id(rehearsal_id, "h") or "")
+        for found in await self._list_rehearsals(limit=1, before=number + 1):
+            if found.id == f"h{number}":
+                return found
+        raise NotFound(f"cannot find rehearsal {rehearsal_id}: it is not kept, or never was")
+
+    async def keep_rehearsal(self, told: RehearsalReport, *, by: str) -> RehearsalRecord:
+        now, body = self._parts.clock.now(), json.dumps({"by": by, "told": asdict(told)})
+        loop = asyncio.get_running_loop()
+        number = await loop.run_in_executor(
+            self._parts.history_writer, self._parts.history.add_rehearsal, now, body
+        )
+        self._tell(f"{by} rehearsed {told.candidate}: {told.headline}")
+        return RehearsalRecord(id=f"h{number}", kept=now, by=by, told=told)
+
+    async def _list_rehearsals(
+        self, *, limit: int, before: int | None
+    ) -> tuple[RehearsalRecord, ...]:
+        loop = asyncio.get_running_loop()
+        history = self._parts.history
+        rows = await loop.run_in_executor(
+            self._parts.history_writer, lambda: history.list_rehearsals(limit=limit, before=before)
+        )
+        return tuple(_read_rehearsal(*row) for row in rows)
 
     # Incidents
 
@@ -956,6 +996,12 @@ def describe_check(
         status=max(statuses, key=_WORST.index, default=Status.OK),
         incidents=incidents,
     )
+
+
+def _read_rehearsal(number: int, kept: Instant, body: str) -> RehearsalRecord:
+    value = json.loads(body)
+    told = RehearsalReport(**value["told"])
+    return RehearsalRecord(id=f"h{number}", kept=kept, by=value["by"], told=told)
 
 
 def _find(incidents: tuple[Incident, ...], incident_id: str) -> Incident | None:

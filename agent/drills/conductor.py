@@ -165,9 +165,9 @@ class Conductor:
                 boot=boot_id(),
                 until=read_boottime() + fault.timeout + budget + _RESERVE,
             )
-            await asyncio.to_thread(self._place.prepare, record, fault.path)
             await self._put(drill)
             try:
+                await asyncio.to_thread(self._place.prepare, record, fault.path)
                 await _systemctl("start", UNIT)
             except HostmendError as error:
                 await asyncio.to_thread(self._place.clear)
@@ -289,8 +289,9 @@ class Conductor:
         elif self._clock.now() - self._looked_for > _SILENCE:
             self._looked_for = self._clock.now()
             asked = await run_command(["systemctl", "is-active", UNIT], seconds=_SYSTEMCTL_SECONDS)
-            if asked.out.strip() in ("inactive", "failed"):
-                await _systemctl("start", UNIT, "--no-block")
+            # To start what is down and to stop what is up both undo.
+            down = asked.out.strip() in ("inactive", "failed")
+            await _systemctl("start" if down else "stop", UNIT, "--no-block")
 
     async def _put(self, drill: Drill) -> None:
         before, self._drill = self._drill, drill

@@ -23,9 +23,11 @@ from agent.rehearsal.verdict import Gate, Measured, Outcome, Pair, count_of
 _TICK = 0.5
 #: Traffic goes on for so long before the first drill and after each, in seconds.
 _SETTLE = 3.0
-#: Seconds that incidents of before may take to end, that a fault may take to be injected and
-#: undone beyond its budget, and after its undoing until users must be served.
+#: Seconds that incidents of before may take to end, that the candidate's agent may say nothing,
+#: that a fault may take to be injected and undone beyond its budget, and after its undoing until
+#: users must be served.
 _PATIENCE = 300.0
+_SILENCE = 60.0
 _UNDOING = 600.0
 _RECOVERED = 1.0
 #: Most requests of a drill's traffic.
@@ -156,9 +158,16 @@ async def _run_one(order: DrillOrder, candidate: Candidate, begun: float) -> Dri
         # The candidate's clock is its own: its instants count from when it took the order.
         ordered = _read_instant(told["ordered"]) - (loop.time() - begun)
         until = loop.time() + order.within + _UNDOING
+        heard = loop.time()
         while told["state"] != "ended" and loop.time() < until:
             await asyncio.sleep(_TICK)
-            told = await candidate.show(drill_id)
+            try:
+                told = await candidate.show(drill_id)
+                heard = loop.time()
+            except HostmendError:
+                # A fault may take its agent down as well; it comes back.
+                if loop.time() - heard > _SILENCE:
+                    raise
         over = told["state"] == "ended"
         steps = {
             name: _read_instant(told[name]) - ordered

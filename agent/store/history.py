@@ -1,4 +1,4 @@
-"""What is good to have and may be lost: evidence, the events of runs, audits of sites, drills."""
+"""What is good to have and may be lost: evidence, events of runs, audits, drills, rehearsals."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ _IN_MEMORY = {
     "run_event": ("at", 500),
     "audit": ("at", 10),
     "drill": ("at", 50),
+    "rehearsal": ("at", 10),
 }
-#: Audits that are kept, and drills.
+#: Audits that are kept, and drills and rehearsals.
 KEPT_AUDITS = 200
 KEPT_DRILLS = 500
+KEPT_REHEARSALS = 200
 _CUT = (
     "DELETE FROM {table} WHERE {column} < "
     "(SELECT {column} FROM {table} ORDER BY {column} DESC LIMIT 1 OFFSET ?)"
@@ -44,6 +46,8 @@ CREATE INDEX IF NOT EXISTS run_event_at ON run_event (at);
 CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, name TEXT NOT NULL,
     at REAL NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS drill (number INTEGER PRIMARY KEY, at REAL NOT NULL,
+    body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS rehearsal (number INTEGER PRIMARY KEY, at REAL NOT NULL,
     body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS memory (name TEXT NOT NULL, key TEXT NOT NULL,
     value TEXT NOT NULL, PRIMARY KEY (name, key)) WITHOUT ROWID;
@@ -205,6 +209,24 @@ class History:
         latest = {int(number): str(body) for number, body in rows}
         return tuple(sorted(latest.items(), reverse=True)[:limit])
 
+    def add_rehearsal(self, at: Instant, body: str) -> int:
+        """Keeps a rehearsal's report, as JSON; its number."""
+        number = max(row[0] or 0 for row in self._read("SELECT max(number) FROM rehearsal")) + 1
+        self._write("INSERT INTO rehearsal VALUES (?, ?, ?)", [(number, at, body)])
+        self._write("DELETE FROM rehearsal WHERE number <= ?", [(number - KEPT_REHEARSALS,)])
+        return number
+
+    def list_rehearsals(
+        self, *, limit: int, before: int | None = None
+    ) -> tuple[tuple[int, Instant, str], ...]:
+        """Rehearsals with a number below `before`, newest first: number, instant and JSON."""
+        rows = self._read(
+            "SELECT number, at, body FROM rehearsal WHERE number < ? ORDER BY number DESC LIMIT ?",
+            2**62 if before is None else before,
+            limit,
+        )
+        return tuple(sorted(rows, key=lambda row: -int(row[0]))[:limit])
+
     def remember(self, check: str, changed: Mapping[str, str | None]) -> None:
         """Keeps what a check remembers, by key; None: forgotten."""
         gone = [(check, key) for key, value in changed.items() if value is None]
@@ -224,6 +246,7 @@ class History:
         self._write("DELETE FROM run_event WHERE at < ?", [(before,)])
         self._write("DELETE FROM audit WHERE at < ?", [(before,)])
         self._write("DELETE FROM drill WHERE at < ?", [(before,)])
+        self._write("DELETE FROM rehearsal WHERE at < ?", [(before,)])
 
     def find_last_number(self) -> int:
         """The highest number of an incident or run that is spoken of here."""

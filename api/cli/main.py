@@ -93,6 +93,10 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         "What is neither spoken of nor repaired while somebody works on it.",
         {"run": silences.run},
     ),
+    "rehearsal": (
+        "Rehearsals whose reports were kept.",
+        {"list": rehearse.list_rehearsals, "show": rehearse.show_rehearsal},
+    ),
     "drill": (
         "Faults injected on purpose, on a host that allows them.",
         {

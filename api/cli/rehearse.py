@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.errors import Conflict, HostmendError
-from api.cli.parts import Json, read_duration, read_url, write_report
-from api.cli.screen import Screen, clean
+from api.cli.parts import Json, Limit, open_client, read_duration, read_url, write_report
+from api.cli.screen import Screen, clean, tell_ago
 
 if TYPE_CHECKING:
     from agent.rehearsal.drills import DrillOrder
@@ -106,6 +106,9 @@ def rehearse(
     junit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write JUnit XML there.")
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Have this host's agent keep the report.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Try a release beside what runs today: every page, and users' real requests.
@@ -163,7 +166,66 @@ def rehearse(
         sys.stdout.write(write_json(found) + "\n")
     else:
         _print(screen, found)
+    if keep:
+        _keep(found)
     raise typer.Exit(exit_code(found))
+
+
+def _keep(found: Rehearsal) -> None:
+    """What goes wrong is told, and changes no verdict."""
+    from agent.rehearsal.report import describe_rehearsal
+
+    report = describe_rehearsal(found)
+    order = {
+        **{key: report[key] for key in ("verdict", "headline", "candidate", "baseline")},
+        "took_seconds": found.ended - found.began,
+        "report": report,
+    }
+    try:
+        with open_client() as client:
+            kept = client.post("/v1/rehearsals", order)
+        typer.echo(f"hostmend: the agent keeps it as {kept['id']}", err=True)
+    except HostmendError as error:
+        typer.echo(f"hostmend: the report is not kept: {clean(str(error))}", err=True)
+
+
+def list_rehearsals(limit: Limit = 20, as_json: Json = False) -> None:
+    """List rehearsals whose reports were kept, newest first."""
+    with open_client() as client:
+        found = list(client.pages("/v1/rehearsals", at_most=limit))
+    screen = Screen()
+    if as_json:
+        screen.json({"items": found, "next": None})
+        return
+    rows = [
+        (each["id"], tell_ago(each["kept"]), each["candidate"], each["headline"]) for each in found
+    ]
+    screen.table(("ID", "WHEN", "CANDIDATE", "VERDICT"), rows, "No rehearsals.")
+
+
+def show_rehearsal(
+    rehearsal_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, such as h3.")],
+    as_json: Json = False,
+) -> None:
+    """One rehearsal: its verdict and every gate; `--json` has the whole report."""
+    from api.client import quote_part
+
+    with open_client() as client:
+        found = client.get(f"/v1/rehearsals/{quote_part(rehearsal_id)}")
+    screen = Screen()
+    if as_json:
+        screen.json(found)
+        return
+    screen.line(found["headline"], _STYLES.get(found["verdict"], ""))
+    screen.line(
+        f"  {found['candidate']} beside {found['baseline']}, kept {tell_ago(found['kept'])}"
+    )
+    for gate in found["report"].get("gates", ()):
+        failed = gate["outcome"] == "fail" and not gate["blocking"]
+        mark = "warning" if failed else gate["outcome"]
+        screen.line(f"  {mark:<12} {gate['name']}: {gate['summary']}", _STYLES.get(mark, ""))
+        for case in gate["cases"][:5]:
+            screen.line(f"               {case}")
 
 
 def _read_place(text: str, name: str) -> str:

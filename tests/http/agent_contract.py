@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.agent import ActionOutcome, AgentFacade, Report, Role
+from agent.agent import ActionOutcome, AgentFacade, RehearsalReport, Report, Role
 from agent.core.model import ResolvedBy, RunState, Status
 from agent.errors import Conflict, Invalid, NotFound
 
@@ -82,6 +82,7 @@ class AgentContract:
             agent.audit("a999999"),
             agent.start_audit("nothing", by=BY),
             agent.drill("d999999"),
+            agent.rehearsal("h999999"),
             agent.end_drill("d999999", by=BY),
             agent.start_drill("nothing", {}, seconds=60, by=BY),
             agent.silence("s999999"),
@@ -96,6 +97,22 @@ class AgentContract:
         for options in ({"unit": "x.service", "nothing": 1}, {"unit": "x.service", "keep": "/x"}):
             with pytest.raises(Invalid):
                 await scene.agent.start_drill("kill-service", options, seconds=60, by=BY)
+
+    async def test_a_rehearsal_that_is_kept_is_listed_first(self, scene: Scene) -> None:
+        told = RehearsalReport(
+            verdict="fail",
+            headline="FAIL - 1 blocking",
+            candidate="https://staging.example",
+            baseline="https://shop.example",
+            took=12.5,
+            report={"gates": [{"name": "broken"}]},
+        )
+        kept = [await scene.agent.keep_rehearsal(told, by=BY) for _ in range(2)]
+        page = await scene.agent.rehearsals(limit=1)
+        assert page.items == (kept[1],)
+        assert (await scene.agent.rehearsals(limit=1, before=page.next)).items == (kept[0],)
+        assert await scene.agent.rehearsal(kept[0].id) == kept[0]
+        assert (kept[0].told, kept[0].by) == (told, BY)
 
     async def test_a_check_that_looks_by_itself_is_not_reported_on(self, scene: Scene) -> None:
         with pytest.raises(Conflict, match="it looks by itself"):

@@ -28,6 +28,8 @@ from agent.agent import (
     LiveEvent,
     NewToken,
     Page,
+    RehearsalRecord,
+    RehearsalReport,
     RemedyInfo,
     Report,
     Role,
@@ -182,6 +184,18 @@ def make_drill(number: int, **changes: Any) -> Drill:
     return replace(drill, **changes)
 
 
+def make_rehearsal(number: int) -> RehearsalRecord:
+    told = RehearsalReport(
+        verdict="pass",
+        headline="PASS - 0 blocking, 0 warnings; 1,000 pairs, 1 min, noise ok",
+        candidate="https://staging.example",
+        baseline="https://shop.example",
+        took=61.0,
+        report={"format": 1, "gates": []},
+    )
+    return RehearsalRecord(id=f"h{number}", kept=START + number, by="tester", told=told)
+
+
 CLEAN = replace(
     RESTART,
     name="clean-disk",
@@ -223,6 +237,7 @@ class FakeAgent:
         self.silence_list: tuple[Silence, ...] = ()
         self.audit_list: tuple[AuditRecord, ...] = ()
         self.drill_list: dict[str, Drill] = {}
+        self.rehearsal_list: dict[str, RehearsalRecord] = {}
         #: Why this host allows no drills; empty: it does.
         self.no_drills = ""
         #: Those that the configuration opens.
@@ -552,8 +567,14 @@ class FakeAgent:
             raise Invalid(f"cannot run {fault}: its options are unit")
         if self.no_drills:
             raise Conflict(f"cannot start a drill: {self.no_drills}")
+        passed = options.get("unit") == "nginx.service"
         drill = make_drill(
-            len(self.drill_list) + 1, options=dict(options), budget=seconds, by=by, outcome=None
+            len(self.drill_list) + 1,
+            options=dict(options),
+            budget=seconds,
+            by=by,
+            outcome=DrillOutcome.PASSED if passed else DrillOutcome.FAILED,
+            detail="" if passed else "not detected by web within 2 min",
         )
         self.drill_list[drill.id] = drill
         self.orders.append((f"drill {fault}", by))
@@ -564,6 +585,24 @@ class FakeAgent:
         self.drill_list[drill.id] = drill
         self.orders.append((f"end {drill_id}", by))
         return drill
+
+    async def rehearsals(
+        self, *, limit: int = 50, before: str | None = None
+    ) -> Page[RehearsalRecord]:
+        found = list(self.rehearsal_list.values())
+        return _page(found, lambda record: record.id, limit, before)
+
+    async def rehearsal(self, rehearsal_id: str) -> RehearsalRecord:
+        return _find(self.rehearsal_list, rehearsal_id, "rehearsal")
+
+    async def keep_rehearsal(self, told: RehearsalReport, *, by: str) -> RehearsalRecord:
+        self._maybe_break()
+        record = RehearsalRecord(
+            id=f"h{len(self.rehearsal_list) + 1}", kept=self.now(), by=by, told=told
+        )
+        self.rehearsal_list[record.id] = record
+        self.orders.append((f"keep {record.id}", by))
+        return record
 
     async def start_audit(self, check: str, *, by: str) -> CheckStatus:
         self._maybe_break()
@@ -787,6 +826,7 @@ def make_busy_agent(now: Callable[[], float] = lambda: START + 600) -> FakeAgent
         agent.check_list["root-disk"], name="pages", type="site", ladder=(), every=900.0
     )
     agent.audit_list = (make_audit(1), make_audit(2))
+    agent.rehearsal_list = {each.id: each for each in (make_rehearsal(1), make_rehearsal(2))}
     agent.drill_list = {drill.id: drill for drill in (make_drill(1), make_drill(2))}
     healed = make_incident(
         1,

@@ -77,6 +77,8 @@ async def test_what_is_answered_is_what_it_tells(web) -> None:
         ("/v1/audits", "Page_Audit_"),
         ("/v1/audits/a1", "AuditResult"),
         ("/v1/drills", "Page_Drill_"),
+        ("/v1/rehearsals", "Page_Rehearsal_"),
+        ("/v1/rehearsals/h1", "RehearsalResult"),
         ("/v1/drills/d1", "Drill"),
         ("/v1/nothing", "Problem"),
     ):

@@ -40,6 +40,8 @@ ANSWERS: dict[str, Any] = {
     "/v1/audits": schemas.Page[schemas.Audit],
     "/v1/audits?check=pages": schemas.Page[schemas.Audit],
     "/v1/audits/a1": schemas.AuditResult,
+    "/v1/rehearsals": schemas.Page[schemas.Rehearsal],
+    "/v1/rehearsals/h1": schemas.RehearsalResult,
     "/v1/drills": schemas.Page[schemas.Drill],
     "/v1/drills/d1": schemas.Drill,
     "/v1/remedies": schemas.Page[schemas.Remedy],
@@ -296,7 +298,7 @@ async def test_a_drill_is_started_told_and_ended(web) -> None:
     order = {"fault": "kill-service", "options": {"unit": "nginx.service"}, "within_seconds": 60}
     answer = await web.unix.post("/v1/drills", json=order)
     assert (answer.status_code, answer.json()["id"]) == (202, "d3")
-    assert (answer.json()["within_seconds"], answer.json()["outcome"]) == (60, None)
+    assert (answer.json()["within_seconds"], answer.json()["outcome"]) == (60, "passed")
     assert web.agent.orders[-1][0] == "drill kill-service"
     assert (await web.unix.delete("/v1/drills/d3")).json()["state"] == "ended"
     for changes, status in (
@@ -308,3 +310,22 @@ async def test_a_drill_is_started_told_and_ended(web) -> None:
     web.agent.no_drills = "this host does not allow any"
     refused = await web.unix.post("/v1/drills", json=order)
     assert (refused.status_code, "does not allow" in refused.json()["detail"]) == (409, True)
+
+
+async def test_a_rehearsal_is_kept_whole_and_listed_without_its_report(web) -> None:
+    order = {
+        "verdict": "fail",
+        "headline": "FAIL - 1 blocking",
+        "candidate": "https://staging.example",
+        "baseline": "https://shop.example",
+        "took_seconds": 61.5,
+        "report": {"gates": [{"name": "broken", "cases": ["/a"]}]},
+    }
+    answer = await web.unix.post("/v1/rehearsals", json=order)
+    assert (answer.status_code, answer.json()["id"]) == (201, "h3")
+    assert (await web.unix.get("/v1/rehearsals/h3")).json()["report"] == order["report"]
+    listed = (await web.unix.get("/v1/rehearsals?limit=1")).json()["items"]
+    assert [(each["id"], "report" in each) for each in listed] == [("h3", False)]
+    assert web.agent.action_list == {}
+    wrong = await web.unix.post("/v1/rehearsals", json=order | {"verdict": "maybe"})
+    assert wrong.status_code == 422

@@ -29,6 +29,14 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "/v1/tokens": {"name": "made", "role": "viewer"},
     "/v1/silences": {"checks": ["web"], "for_seconds": 60},
     "/v1/audits": {"check": "pages"},
+    "/v1/rehearsals": {
+        "verdict": "pass",
+        "headline": "PASS",
+        "candidate": "https://staging.example",
+        "baseline": "https://shop.example",
+        "took_seconds": 1.0,
+        "report": {},
+    },
     "/v1/drills": {"fault": "kill-service", "options": {"unit": "nginx.service"}},
 }
 

@@ -24,6 +24,7 @@ def test_only_reports_leave_no_entry() -> None:
     assert {route.path for route in ROUTES if not route.recorded} == {
         "/v1/checks/{name}/findings",
         "/v1/hooks/alertmanager",
+        "/v1/rehearsals",
     }
 
 
