@@ -264,7 +264,7 @@ async def _send_canary(options: LogOptions, machine: Machine, now: Instant) -> s
             break
         why = f"did not get two lines for the system's logger, each within {seconds:g} s"
     notes["canary"] = now, why
-    return why
+    return str(why)
 
 
 async def gather(options: LogOptions, finding: Finding, machine: Machine) -> tuple[Evidence, ...]:
