@@ -25,6 +25,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 #: Longest that one command may take, in seconds.
 TIME_LIMIT = 60
+#: The same of removing packages, which nothing may end half way.
+PACKAGES_LIMIT = 240
 
 #: Nothing below these is ever removed as a log, whatever an option says.
 NEVER = (
@@ -38,6 +40,16 @@ ROTATED = re.compile(r"(?P<live>.+?)(?:\.1|\.[0-9]{1,4}\.gz|-[0-9]{8}\.gz)")
 AUDIT = re.compile(r"(audit|auth|secure|sudo|wtmp|btmp|lastlog|faillog|tallylog)", re.IGNORECASE)
 #: Rotated by the same tool, and no logs: copies of data.
 DATA = re.compile(r"(sql|dump|backup|bak|tar|zip|mbox|-bin|wal)", re.IGNORECASE)
+#: What is named a cache: nothing else is emptied as one. `cachet` is another word.
+CACHE = re.compile(r"(?i)(?:.*[._-])?caches?(?:[._-].*)?")
+#: How deep files of a cache are looked for below it, and how many directories of it at most.
+CACHE_DEPTH, CACHE_DIRECTORIES = 16, 100_000
+#: Apt writes no cache of its own: there is no room for it, and it was just removed.
+APT = ["apt-get", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
+#: Packages of a kernel, as `apt-get --simulate autoremove` names what would go.
+KERNEL = re.compile(
+    r"Remv (linux-(?:image|headers|modules|modules-extra)-(?:unsigned-)?([0-9][^\s:]*))"
+)
 #: How the remedy make-ballast marks its file.
 BALLAST = b"hostmend ballast\n"
 
@@ -143,7 +155,7 @@ class Step:
         self.before = filesystem.measure()
         self.freed = self.freed_inodes = 0
 
-    def run(self, argv):
+    def run(self, argv, seconds=TIME_LIMIT):
         """A command that frees room; that it fails is noted, and other steps go on."""
         if shutil.which(argv[0]) is None:
             self.skipped = f"there is no {argv[0]} here"
@@ -157,18 +169,30 @@ class Step:
                 argv,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=TIME_LIMIT,
+                timeout=seconds,
                 env=environment,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            self.notes.append(f"{argv[0]} took longer than {TIME_LIMIT} s")
+            self.notes.append(f"{argv[0]} took longer than {seconds} s")
             return
         if done.returncode != 0:
             # Warnings come first, and what made it give up last.
             words = (done.stderr or done.stdout).decode(errors="replace").split("\n")
             why = next((word.strip() for word in reversed(words) if word.strip()), "no word")
             self.notes.append(f"{' '.join(argv[:2])} failed: {why[:200]}")
+
+    def remove_below(self, directory, older_than):
+        """Removes old files of a directory and of those below it, on this filesystem alone."""
+        left, seen = [(directory, 0)], 0
+        while left and seen < CACHE_DIRECTORIES and not self.filesystem.reached():
+            path, depth = left.pop(0)
+            seen += 1
+            self.remove(path, lambda _name, _fd: True, older_than)
+            if depth < CACHE_DEPTH:
+                with contextlib.suppress(OSError), os.scandir(path) as scan:
+                    below = sorted(e.path for e in scan if e.is_dir(follow_symlinks=False))
+                    left += [(name, depth + 1) for name in below if self.filesystem.holds(name)]
 
     def remove(self, directory, choose, older_than):
         """Removes chosen files of one directory, the oldest first, until the target is reached."""
@@ -258,6 +282,73 @@ def is_forbidden(directory):
         for path in (os.path.normpath(directory), os.path.realpath(directory))
         for never in NEVER
     )
+
+
+def is_cache(directory):
+    """Whether a directory, or one above it, is called a cache, and none of it is kept by others."""
+    kept = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr")
+    path = os.path.normpath(directory)
+    named = any(CACHE.fullmatch(name) for name in path.split("/"))
+    # Below these lie the caches of package managers and of the host, each with a step of its own.
+    own = path == "/var/cache" or path.startswith(("/var/cache/apt", "/var/cache/debconf"))
+    return named and not own and not any(path == k or path.startswith(k + "/") for k in kept)
+
+
+def remove_kernels(step):
+    """Removes kernels that apt itself would remove (apt(8), autoremove), and no other package.
+
+    Apt keeps the running one and the newest; they are left out here once more.
+    """
+    if shutil.which("apt-get") is None or shutil.which("systemd-run") is None:
+        step.skipped = "there is no apt-get here, or no systemd-run"
+        return
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    try:
+        asked = subprocess.run(
+            [*APT, "--simulate", "autoremove"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        step.notes.append(f"apt-get took longer than {TIME_LIMIT} s to say which kernels are old")
+        return
+    if asked.returncode != 0:
+        step.notes.append(f"apt-get --simulate autoremove failed: {asked.stderr.strip()[-200:]}")
+        return
+    names = pick_kernels(asked.stdout, os.uname().release, list_images())
+    if not names:
+        step.skipped = "apt keeps every kernel that is installed"
+        return
+    if step.preview:
+        step.skipped = f"would remove {' '.join(names)}"
+        return
+    # As a unit of its own: whatever ends this run, dpkg is not ended half way.
+    argv = ["systemd-run", "--quiet", "--wait", "--collect"]
+    argv += ["--setenv=DEBIAN_FRONTEND=noninteractive", *APT, "--yes", "remove", *names]
+    step.run(argv, PACKAGES_LIMIT)
+    step.removed += names
+
+
+def list_images():
+    """Versions of the kernels in /boot, the newest last, as their packages have them in names."""
+    found = [name.removeprefix("vmlinuz-") for name in os.listdir("/boot") if "vmlinuz-" in name]
+    return sorted(found, key=lambda v: [int(part) for part in re.findall(r"[0-9]+", v)])
+
+
+def pick_kernels(simulated, running, images):
+    """Names of packages to remove: never of the running kernel, and never of the newest."""
+    kept = {read_release(version) for version in (running, *images[-1:])}
+    found = KERNEL.findall(simulated)
+    return [name for name, version in found if read_release(version) not in kept]
+
+
+def read_release(version):
+    """`6.1.0-18` of `6.1.0-18-amd64`: what the packages of one kernel have in common."""
+    return re.match(r"[0-9.]*(?:-[0-9]+)?", version)[0]
 
 
 def find_linked(filesystem, directories):
@@ -397,7 +488,17 @@ def main():
             "measure": {"choices": ["full", "inodes"], "default": "full"},
             "target_percent": {"type": "float", "required": True},
             "step": {
-                "choices": ["command", "tmpfiles", "journal", "cores", "logs", "ballast", "report"],
+                "choices": [
+                    "command",
+                    "tmpfiles",
+                    "journal",
+                    "cores",
+                    "logs",
+                    "caches",
+                    "kernels",
+                    "ballast",
+                    "report",
+                ],
                 "required": True,
             },
             "category": {"default": ""},
@@ -436,6 +537,14 @@ def main():
         vacuum(step, here[0], given["keep_mb"])
     elif given["step"] == "ballast":
         spend(step, here[0])
+    elif given["step"] == "kernels":
+        remove_kernels(step)
+    elif given["step"] == "caches":
+        for directory in here:
+            if not is_cache(directory):
+                step.notes.append(f"{directory} is not called a cache, and is left alone")
+            elif not filesystem.reached():
+                step.remove_below(directory, given["older_than"])
     elif given["step"] == "cores":
         step.remove(here[0], is_core, given["older_than"])
     else:

@@ -167,6 +167,25 @@ def crash_twice(lab: Lab) -> None:
             lab.run(["sh", "-c", f"touch -d '3 days ago' {cores}/core.*"])
 
 
+def install_kernels(lab: Lab) -> None:
+    """Four kernels that nobody asked for, and a library likewise: apt would remove some of them."""
+    for version in ("5.10.0-1", "5.10.0-2", "6.1.0-1", "6.1.0-2", "lib"):
+        name = f"linux-image-{version}-amd64" if version != "lib" else "libunwanted1"
+        control = (
+            # Apt tells the kernels of a host apart by the versions of their packages.
+            f"Package: {name}\nVersion: 1{version}\nArchitecture: amd64\nSection: kernel\n"
+            "Maintainer: lab <lab@lab.example>\nDescription: lab\n"
+        )
+        lab.run(["rm", "-rf", "/root/deb"])
+        lab.write("/root/deb/DEBIAN/control", control)
+        if version != "lib":
+            lab.write(f"/root/deb/boot/vmlinuz-{version}-amd64", "a kernel\n" * 600_000)
+        lab.run(["dpkg-deb", "--build", "/root/deb", "/root/lab.deb"])
+        lab.run(["dpkg", "--install", "/root/lab.deb"])
+        lab.run(["apt-mark", "auto", name])
+    lab.run(["rm", "-rf", "/root/deb", "/root/lab.deb"])
+
+
 def write_journal(lab: Lab) -> None:
     lab.write("/root/noise.py", NOISE)
     for _ in range(5):
@@ -201,6 +220,10 @@ def cleaned() -> Iterator[Cleaned]:
         crash_twice(lab)
         write_journal(lab)
         rotate_logs(lab)
+        install_kernels(lab)
+        for path in ("/srv/shop/cache/a/old", "/srv/shop/cache/young", "/srv/shop/data/old"):
+            lab.write(path, path)
+        lab.run(["touch", "-d", OLD, "/srv/shop/cache/a/old", "/srv/shop/data/old"])
         lab.write("/etc/tmpfiles.d/app.conf", TMPFILES)
         for path in ("/var/cache/app/old", "/var/cache/app/young", "/srv/app/old"):
             lab.write(path, path)
@@ -225,6 +248,9 @@ def cleaned() -> Iterator[Cleaned]:
             # Out of reach, so that no step is left out.
             target_percent=0,
             journal_keep_mb=JOURNAL_MB,
+            caches=["/srv/shop/cache", "/srv/shop/data"],
+            images=True,
+            old_kernels=True,
             log_directories=["/var/log", "/var/log/shop", "/var/log/linked",
                              *(path for path in NEVER if path not in UNNAMED)],
         )  # fmt: skip
@@ -290,3 +316,20 @@ def test_what_logrotate_rotated_goes_when_it_is_old(cleaned: Cleaned) -> None:
         assert cleaned.exists(kept)
     # It tells who logged in.
     assert cleaned.exists("/var/log/auth.log.3.gz")
+
+
+def test_caches_that_were_named_are_emptied_and_nothing_that_is_none(cleaned: Cleaned) -> None:
+    assert "caches" in cleaned.detail
+    assert not cleaned.exists("/srv/shop/cache/a/old")
+    assert cleaned.exists("/srv/shop/cache/young")
+    assert cleaned.exists("/srv/shop/data/old")
+    assert "/srv/shop/data is not called a cache, and is left alone" in cleaned.detail
+
+
+def test_kernels_that_apt_lets_go_are_removed_and_no_other_package(cleaned: Cleaned) -> None:
+    assert "old kernels" in cleaned.detail
+    there = cleaned.lab.run(["sh", "-c", "ls /boot"]).stdout
+    assert "vmlinuz-5.10.0-1-amd64" not in there
+    assert "vmlinuz-6.1.0-2-amd64" in there
+    assert cleaned.lab.run(["dpkg", "--status", "libunwanted1"]).returncode == 0
+    assert cleaned.lab.run(["dpkg", "--audit"]).stdout == ""

@@ -292,3 +292,68 @@ def test_a_human_is_asked_when_the_target_is_not_reached_or_the_ballast_is_gone(
     told = free_space.report(done, ballast, preview=False)
     assert told["needs_human"]
     assert "buys time and cures nothing" in told["msg"]
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        ("/srv/shop/cache", True),
+        ("/var/cache/nginx", True),
+        ("/var/www/shop/var/cache/prod", True),
+        ("/home/shop/.cache", True),
+        ("/srv/page_cache", True),
+        ("/srv/Cache.old", True),
+        ("/var/cache", False),
+        ("/var/cache/apt/archives", False),
+        ("/srv/shop", False),
+        ("/var/lib/mysql", False),
+        ("/srv/cachet", False),
+        ("/etc/cache", False),
+        ("/usr/share/cache", False),
+        ("/srv/cache/..", False),
+    ],
+)
+def test_only_what_is_called_a_cache_is_emptied_as_one(path: str, is_one: bool) -> None:
+    assert free_space.is_cache(path) is is_one
+
+
+def test_old_files_of_a_cache_go_wherever_below_it_and_links_lead_nowhere(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    plant(cache, "a", "b/c", "b/d/e")
+    plant(cache, "young", days=0)
+    plant(tmp_path, "precious/a")
+    (cache / "away").symlink_to(tmp_path / "precious")
+    step = free_space.Step(Ample(tmp_path), "caches", preview=False)
+    step.remove_below(str(cache), DAY)
+    assert {Path(path).name for path in step.removed} == {"a", "c", "e"}
+    assert (cache / "young").exists()
+    assert (cache / "b/d").is_dir()
+    assert (tmp_path / "precious/a").exists()
+
+
+SIMULATED = """\
+Reading package lists...
+Remv linux-image-6.1.0-18-amd64 [6.1.76-1]
+Remv linux-headers-6.1.0-18-amd64 [6.1.76-1]
+Remv linux-headers-6.1.0-18-common [6.1.76-1]
+Remv linux-image-6.1.0-20-amd64 [6.1.85-1]
+Remv linux-image-unsigned-6.1.0-21-amd64 [6.1.90-1]
+Remv linux-libc-dev [6.1.76-1]
+Remv libfoo1 [1.0]
+"""
+
+
+def test_kernels_go_but_for_the_running_and_the_newest_and_no_other_package() -> None:
+    images = ["6.1.0-18-amd64", "6.1.0-20-amd64", "6.1.0-21-amd64"]
+    assert free_space.pick_kernels(SIMULATED, "6.1.0-20-amd64", images) == [
+        "linux-image-6.1.0-18-amd64",
+        "linux-headers-6.1.0-18-amd64",
+        "linux-headers-6.1.0-18-common",
+    ]
+    assert free_space.pick_kernels("", "6.1.0-20-amd64", images) == []
+
+
+def test_the_newest_kernel_is_the_newest_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["vmlinuz-6.1.0-9-amd64", "vmlinuz-6.1.0-21-amd64", "initrd.img-7", "config-8"]
+    monkeypatch.setattr(os, "listdir", lambda _path: names)
+    assert free_space.list_images() == ["6.1.0-9-amd64", "6.1.0-21-amd64"]
