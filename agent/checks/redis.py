@@ -7,13 +7,14 @@ answers mean.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agent.checks import database
 from agent.checks.check import CheckType, Proposal
 from agent.checks.database import Match, Sample, Subject, Unit
 from agent.checks.redis_findings import CAUSES, MEASUREMENTS, judge, judge_loading
-from agent.checks.redis_log import BEGINS, RECOVERING, SIGNATURES, TRUNCATED
+from agent.checks.redis_log import BEGINS, NO_STOP, RECOVERING, SIGNATURES, TRUNCATED
 from agent.checks.redis_options import PORT, RedisOptions
 from agent.core.model import Evidence, Finding
 from agent.errors import Unavailable
@@ -80,6 +81,12 @@ def _open_log(options: RedisOptions, machine: Machine, unit: Unit) -> StartLog:
 async def _judge_down(options: RedisOptions, machine: Machine, unit: Unit) -> Finding:
     log = _open_log(options, machine, unit)
     finding = await database.judge_down(unit, log, SIGNATURES, RECOVERING)
+    if finding.cause == "stopping":
+        text = await log.read_attempt()
+        if (match := database.find_signature(text, (NO_STOP,))) is None:
+            return finding
+        refused = database.blame_signature(replace(finding, transition=""), match)
+        return await database.blame_room(refused, text, machine)
     if finding.cause != "starting":
         return finding
     # For systemd it starts until all its data are loaded, and it answers meanwhile.

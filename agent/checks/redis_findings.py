@@ -32,6 +32,7 @@ CAUSES = {
     "written to.",
     "port-taken": "It does not start: something else listens on its port.",
     "configuration": "It does not start: it does not understand its configuration.",
+    "stop-refused": "It was told to stop and refuses, for it cannot save what it holds.",
     "writes-stopped": "It reads, and refuses writes because it could not save the last ones.",
     "out-of-memory": "It reads, and refuses writes because it holds as much as it may.",
     "memory": "It holds nearly as much as it may, and may drop nothing.",

@@ -81,6 +81,14 @@ SIGNATURES = (
         says="does not start: it does not understand a line of its configuration",
     ),
 )
+#: What it says to a stop that would lose what it holds. It goes on, and systemd waits for its end,
+#: with Debian's unit for ever.
+NO_STOP = Signature(
+    cause="stop-refused",
+    pattern=re.compile(r"can't exit\.|Errors trying to shut ?down the server"),
+    says="was told to stop and refuses, for it cannot save what it holds: mend that, and stop it "
+    "once more with `systemctl kill --kill-whom=main`",
+)
 #: What a start that succeeded may say all the same.
 TRUNCATED = Signature(
     cause="aof-cut",

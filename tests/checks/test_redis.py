@@ -10,7 +10,7 @@ import pytest
 from agent.checks import database
 from agent.checks.database import Unit, find_signature
 from agent.checks.redis import REDIS, judge
-from agent.checks.redis_log import BEGINS, RECOVERING, SIGNATURES, TRUNCATED
+from agent.checks.redis_log import BEGINS, NO_STOP, RECOVERING, SIGNATURES, TRUNCATED
 from agent.checks.redis_options import RedisOptions
 from agent.clock import Clock
 from agent.core.model import Finding
@@ -75,7 +75,7 @@ def test_the_line_of_the_configuration_that_it_does_not_understand_is_kept() -> 
 
 
 def test_every_signature_names_a_cause_of_the_type_once() -> None:
-    causes = [signature.cause for signature in (*SIGNATURES, TRUNCATED)]
+    causes = [signature.cause for signature in (*SIGNATURES, NO_STOP, TRUNCATED)]
     assert len(set(causes)) == len(causes)
     assert set(causes) <= set(REDIS.causes)
     assert not RECOVERING.search(CUT)

@@ -329,6 +329,32 @@ def test_writes_that_a_full_disk_stops_name_the_disk_and_need_no_write_to_be_see
 
 
 @pytest.mark.long
+def test_a_server_that_refuses_to_be_stopped_is_told_and_why(host: Lab) -> None:
+    found = run(
+        host,
+        """
+        async def main(machine):
+            watcher = Watcher(machine, "redis", deep_every="100ms")
+            await fresh(watcher, "appendonly no\\nsave 3600 1\\n")
+            sh(SMALL + START)
+            await watcher.until(fine)
+            sh("redis-cli set a b; " + FILL)
+            sh("systemctl stop --no-block redis-server")
+            told = await watcher.fail()
+            sh("rm /var/lib/redis/fill; systemctl kill --kill-whom=main redis-server")
+            return [*told, *await watcher.until(fine)]
+        """,
+    )
+    refused, stopped = found
+    assert (refused["cause"], refused["implicates"]) == (
+        "stop-refused",
+        ["filesystem:/var/lib/redis"],
+    )
+    assert "can't exit" in refused["facts"]["Log"] or "shut down" in refused["facts"]["Log"]
+    assert (stopped["status"], stopped["intended"]) == ("ok", True)
+
+
+@pytest.mark.long
 def test_an_append_only_file_that_was_cut_at_the_start_is_told_for_a_while(host: Lab) -> None:
     told = run(
         host,
