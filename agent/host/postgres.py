@@ -199,7 +199,7 @@ async def ask_postgres(asked: Asked, database: str) -> PostgresAnswer:
     }
     printed = await run_command(argv, **how)
     answer = read_answer(printed, asked, lines)
-    if answer.trouble is Trouble.REFUSED and _LOST.search(printed.err):
+    if answer.trouble in (Trouble.REFUSED, Trouble.STARTING) and _LOST.search(printed.err):
         # Another session's crash ends all: whether it takes new ones is what counts.
         printed = await run_command(argv, **how)
         answer = read_answer(printed, asked, lines)
@@ -303,6 +303,10 @@ def _judge(
     printed: Printed, asked: Asked, errors: Mapping[str, _Error], *, read: bool
 ) -> tuple[Trouble | None, str]:
     """Why the server did not read; None when it did."""
+    ended = next((e.why for e in errors.values() if e.code in _ENDED), "")
+    if read and (ended or _LOST.search(printed.err)):
+        # What came before says nothing of now: it is being stopped, or another session crashed.
+        return Trouble.STARTING, ended or "it ended the connection while it was asked"
     if read:
         return None, ""
     if (error := errors.get(f"{_READ};")) is not None:

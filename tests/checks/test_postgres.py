@@ -195,6 +195,7 @@ FAILED = 'psql: error: connection to server on socket "/run/x/.s.PGSQL.5432" fai
         ("psql: error: expected authentication request from server, but received \x1b", 2,
          Trouble.ERROR),
         ("psql:<stdin>:3: server closed the connection unexpectedly\n", 2, Trouble.REFUSED),
+        (FAILED + "server closed the connection unexpectedly", 2, Trouble.REFUSED),
         (fail(ASKED, "'read'", "57014", "canceling statement due to statement timeout"), 0,
          Trouble.TIMEOUT),
         (fail(ASKED, "'read'", "XX001", "invalid page in block 0 of relation"), 0, Trouble.ERROR),
@@ -206,6 +207,18 @@ FAILED = 'psql: error: connection to server on socket "/run/x/.s.PGSQL.5432" fai
 )  # fmt: skip
 def test_a_server_that_does_not_read_says_why(err: str, code: int | None, trouble: Trouble) -> None:
     assert answer("", err, code=code).trouble is trouble
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        fail(DEEP, "'wal'", "57P01", "terminating connection due to administrator command"),
+        "psql:<stdin>:5: error: connection to server was lost",
+    ],
+)
+def test_a_server_that_ends_while_it_is_asked_is_on_its_way(err: str) -> None:
+    found = answer(READ, err, code=2, asked=DEEP)
+    assert found.trouble is Trouble.STARTING
 
 
 @pytest.mark.parametrize(
