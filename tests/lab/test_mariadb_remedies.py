@@ -476,7 +476,11 @@ def test_a_relay_log_is_kept_where_it_cannot_be_fetched_anew(server: Server) -> 
     now = server.sh("cd /var/lib/mysql; sha256sum mysqld-relay-bin.0*").splitlines()
     assert now[: len(logs)] == logs
     # The primary has purged what would have to be fetched: the copy has what had been.
-    server.sh(f"{primary} -e \"FLUSH BINARY LOGS; PURGE BINARY LOGS TO 'primary-bin.000002'\"")
+    server.sh(f"""{primary} -e 'FLUSH BINARY LOGS'
+        while {primary} -e 'SHOW BINARY LOGS' | grep primary-bin.000001; do
+            # It stays while it is sent.
+            {primary} -e "PURGE BINARY LOGS TO 'primary-bin.000002'"; sleep 0.1
+        done""")
     outcome, detail = reset()
     assert outcome == "needs_human"
     assert "replication does not go on" in detail

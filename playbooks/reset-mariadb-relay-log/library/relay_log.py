@@ -23,6 +23,8 @@ NEEDED = {"Last_IO_Error", "Last_SQL_Error", "Relay_Log_File", "Seconds_Behind_M
 NEEDED |= {"Slave_IO_Running", "Slave_IO_State", "Slave_SQL_Running", "Using_Gtid"}
 #: Longest that replication may take to go on, in seconds.
 PATIENCE = 120
+#: For so long it must have gone on, in seconds: a primary may refuse a moment after it is reached.
+STEADY = 10
 
 
 def read_source(client):
@@ -62,16 +64,17 @@ def reset(client):
     if read_source(client)["Using_Gtid"] not in ("Slave_Pos", "Current_Pos"):
         client.ask("CHANGE MASTER TO MASTER_USE_GTID = slave_pos")
     client.ask("START SLAVE")
-    until = time.monotonic() + PATIENCE
+    begun = steady_since = time.monotonic()
     while True:
-        source = read_source(client)
+        source, now = read_source(client), time.monotonic()
         if why := source["Last_IO_Error"] or source["Last_SQL_Error"]:
             raise Refused(f"replication does not go on: {why[:300]}")
-        # Both run for a moment also where nothing can be read.
+        if source["Slave_IO_Running"] != "Yes" or source["Slave_SQL_Running"] != "Yes":
+            steady_since = now
         applied = source["Seconds_Behind_Master"] == "0" or read_place(client) != before
-        if applied and source["Slave_IO_Running"] == source["Slave_SQL_Running"] == "Yes":
+        if applied and now - steady_since >= STEADY:
             return before
-        if time.monotonic() > until:
+        if now - begun > PATIENCE:
             raise Refused(f"replication does not go on: {source['Slave_IO_State'] or 'no word'}")
         time.sleep(0.5)
 
