@@ -23,22 +23,25 @@ class Client:
 
     def ask(self, *statements, seconds=60):
         """Rows of all statements, as lists of text. Raises Refused where one fails."""
-        options = ["--local-infile=0", "--default-character-set=utf8mb4", "--batch"]
-        options += ["--skip-column-names", "--execute", "; ".join(statements)]
-        done = run(self.command("mariadb", *options), timeout=seconds)
-        if done.returncode != 0:
-            raise Refused(f"the server answers: {done.stderr.strip()[:300] or 'nothing'}")
-        return [line.split("\t") for line in done.stdout.splitlines()]
+        printed = self._run(["--skip-column-names"], "; ".join(statements), seconds)
+        return [line.split("\t") for line in printed.splitlines()]
 
     def ask_records(self, statement, seconds=60):
-        """The records of a statement that ends with `\\G`, by column."""
+        """The records of a statement, by column."""
         records = []
-        for (line,) in self.ask(statement, seconds=seconds):
+        for line in self._run([], f"{statement}\\G", seconds).splitlines():
             if line.startswith("*****"):
                 records.append({})
             elif records and (found := re.match(r" *([A-Za-z_]+): ?(.*)$", line)):
                 records[-1][found[1]] = found[2]
         return records
+
+    def _run(self, options, text, seconds):
+        options = ["--local-infile=0", "--default-character-set=utf8mb4", "--batch", *options]
+        done = run(self.command("mariadb", *options, "--execute", text), timeout=seconds)
+        if done.returncode != 0:
+            raise Refused(f"the server answers: {done.stderr.strip()[:300] or 'nothing'}")
+        return done.stdout
 
 
 def reach(unit, socket):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_runs import RUNTIME, mend
+from lab_runs import PLAYBOOK, RUNTIME, find_playbooks, mend
 from mariadb_host import CRASH, FRESH, SETUP, START
 
 from agent.lab import Lab
@@ -446,3 +446,45 @@ def test_a_table_that_a_dump_does_not_hold_whole_leaves_the_old_directory(server
     assert outcome == "needs_human"
     assert "shop.h (SYSTEM VERSIONED, InnoDB) is nothing that a dump holds whole" in detail
     assert server.sh("ls -d /var/lib/mysql*") == "/var/lib/mysql\n"
+
+
+# reset-mariadb-relay-log
+
+RELAY = "reset-mariadb-relay-log"
+
+
+def test_a_relay_log_is_kept_where_it_cannot_be_fetched_anew(server: Server) -> None:
+    break_it = f"{find_playbooks(server.lab)}/{RELAY}/test/break.yml"
+    primary = "mariadb --socket=/run/mysqld/primary.sock"
+
+    def reset() -> tuple[str, str]:
+        outcome, detail, _ = mend(server.lab, RELAY, copies=COPIES)
+        return outcome, detail
+
+    server.sh(START)
+    server.lab.run([PLAYBOOK, "-i", "localhost,", break_it], timeout=300)
+    # But for the last one, which goes on.
+    logs = server.sh("cd /var/lib/mysql; sha256sum mysqld-relay-bin.0*").splitlines()[:-1]
+    assert logs
+    server.sh(f"chmod 777 {COPIES}")
+    outcome, detail = reset()
+    assert outcome == "needs_human"
+    assert "others than root" in detail
+    # Replication was not even stopped.
+    assert "IO_Running: Yes" in server.sh("mariadb -e 'SHOW SLAVE STATUS\\G'")
+    server.sh(f"chmod 700 {COPIES}")
+    now = server.sh("cd /var/lib/mysql; sha256sum mysqld-relay-bin.0*").splitlines()
+    assert now[: len(logs)] == logs
+    # The primary has purged what would have to be fetched: the copy has what had been.
+    server.sh(f"""{primary} -e 'FLUSH BINARY LOGS'
+        while {primary} -e 'SHOW BINARY LOGS' | grep primary-bin.000001; do
+            # It stays while it is sent.
+            {primary} -e "PURGE BINARY LOGS TO 'primary-bin.000002'"; sleep 0.1
+        done""")
+    outcome, detail = reset()
+    assert outcome == "needs_human"
+    assert "replication does not go on" in detail
+    (place,) = server.copies()
+    kept = server.sh(f"cd {COPIES}/{place}/data; sha256sum mysqld-relay-bin.0*").splitlines()
+    assert kept[: len(logs)] == logs
+    server.sh("systemctl stop hostmend-test-primary; mariadb -e 'STOP SLAVE; RESET SLAVE ALL'")

@@ -11,13 +11,14 @@ from types import ModuleType
 
 import pytest
 
-SHARED = Path(__file__).parents[2] / "playbooks" / "_shared"
+PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+SHARED = PLAYBOOKS / "_shared"
 
 
-def load(name: str) -> ModuleType:
+def load(name: str, directory: Path = SHARED) -> ModuleType:
     """As Ansible has it: what is shared is found below its own module_utils."""
     full = f"ansible.module_utils.{name}"
-    spec = importlib.util.spec_from_file_location(full, SHARED / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(full, directory / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[full] = importlib.util.module_from_spec(spec)
@@ -27,7 +28,9 @@ def load(name: str) -> ModuleType:
 
 data = load("data_directory")
 mariadb = load("mariadb_server")
+load("mariadb_client")
 copy_data = load("copy_data")
+relay_log = load("relay_log", PLAYBOOKS / "reset-mariadb-relay-log" / "library")
 
 STAMP = "2026-11-26 13:57:10 0 "
 BEGIN = (
@@ -196,3 +199,33 @@ def test_the_place_of_binary_logs_is_read_as_the_server_reads_it(
     told["ExecStart"] = "/usr/sbin/mariadbd --datadir=/elsewhere"
     with pytest.raises(data.Refused, match="command line"):
         mariadb.Server("mariadb.service")
+
+
+def test_only_what_is_named_is_copied_with_the_directories_above_it(tmp_path: Path) -> None:
+    source = plant(tmp_path)
+    tree = data.Tree(source, ["shop/orders.MYD"])
+    assert tree.entries.keys() == {"shop", "shop/orders.MYD"}
+    (source / "ibdata1").write_bytes(b"changes meanwhile")
+    copy_data.make_copy(str(source), tree, str(tmp_path / "copy"), {}, in_use=True)
+    assert data.Tree(tmp_path / "copy" / "data").digest() == tree.digest()
+
+
+@pytest.mark.parametrize(
+    ("gtid", "running", "why"),
+    [
+        ("No", "Yes", "does not use GTID"),
+        ("Slave_Pos", "Connecting", "out of reach"),
+        ("Slave_Pos", "No", "out of reach"),
+        ("Slave_Pos", "Yes", ""),
+        ("Current_Pos", "Yes", ""),
+    ],
+)
+def test_a_relay_log_is_thrown_away_only_where_it_can_be_fetched(
+    gtid: str, running: str, why: str
+) -> None:
+    source = {"Using_Gtid": gtid, "Slave_IO_Running": running, "Last_IO_Error": ""}
+    if why:
+        with pytest.raises(data.Refused, match=why):
+            relay_log.check_gates(source)
+    else:
+        relay_log.check_gates(source)

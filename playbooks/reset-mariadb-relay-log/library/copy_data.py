@@ -1,0 +1,1 @@
+../../_shared/copy_data.py

@@ -1,0 +1,1 @@
+../../_shared/data_directory.py

@@ -1,0 +1,1 @@
+../../_shared/mariadb_client.py
