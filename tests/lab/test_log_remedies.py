@@ -284,7 +284,8 @@ def test_on_a_filesystem_only_logs_are_released_and_never_a_databases_files(host
     assert found.pop(f"{VOLUME}/app.log") < 200_000
     assert len(found) == len(never) + len(elsewhere) + 1
     assert min(found.values()) >= 200_000, found
-    for path in (*never, *elsewhere[:4]):
+    # Not by their own names either.
+    for path in (*never[:3], *elsewhere[:4]):
         outcome, detail, _ = mend(host, "release-deleted-files", path=path, patience=1)
         assert outcome == "needs_human"
         assert "what is none is never touched" in detail
