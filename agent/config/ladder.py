@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from agent.checks.check import CheckOptions, CheckType, StepOptions
@@ -21,6 +21,8 @@ class LadderBuilder:
     """Builds the ladders of all checks; what is wrong with them goes to `problems`."""
 
     remedies: Mapping[str, Remedy]
+    #: Remedies that are there and cannot be used.
+    broken: Collection[str]
     problems: Problems
 
     def build(self, name: str, kind: CheckType, options: CheckOptions) -> tuple[Step, ...]:
@@ -30,6 +32,10 @@ class LadderBuilder:
         steps: list[Step] = []
         for position, written in enumerate(ladder):
             trail: Trail = ("checks", name, "ladder", position)
+            if written.remedy in self.broken:
+                # One remedy's error must not keep the host from being watched. What comes after it
+                # was meant for when it has not helped, so a human is called in its place.
+                break
             remedy = self.remedies.get(written.remedy)
             if remedy is None:
                 self.problems.add(

@@ -169,7 +169,7 @@ def _load(
     for name, given in defaults.items():
         kind = types[given["type"]]
         checks[name] = (kind, _fill_defaults(kind, kind.model.model_validate(given)))
-    ladders = LadderBuilder(remedies=catalog.remedies, problems=problems)
+    ladders = LadderBuilder(remedies=catalog.remedies, broken=catalog.broken, problems=problems)
     loaded = {
         name: _complete_check(name, kind, written, ladders)
         for name, (kind, written) in checks.items()

@@ -41,6 +41,8 @@ class Catalog:
     remedies: Mapping[str, Remedy] = field(default_factory=dict)
     #: One broken remedy never hides the others.
     problems: tuple[RemedyError, ...] = ()
+    #: Those that are there and cannot be used, by name.
+    broken: frozenset[str] = frozenset()
 
     @staticmethod
     def load(
@@ -58,17 +60,24 @@ class Catalog:
         trusted = frozenset(owners if owners is not None else (0, os.geteuid()))
         remedies: dict[str, Remedy] = {}
         problems: list[RemedyError] = []
+        broken: set[str] = set()
         for root in directories:
             for name, path in _find(root, only, problems):
                 before = remedies.pop(name, None)
+                broken.discard(name)
                 try:
                     remedy = _read(name, path, root, trusted)
                 except RemedyError as error:
                     problems.append(error)
+                    broken.add(name)
                 else:
                     replaces = before.digest if before else None
                     remedies[name] = replace(remedy, replaces=replaces)
-        return Catalog(remedies=dict(sorted(remedies.items())), problems=tuple(problems))
+        return Catalog(
+            remedies=dict(sorted(remedies.items())),
+            problems=tuple(problems),
+            broken=frozenset(broken),
+        )
 
     def get(self, name: str) -> Remedy:
         """The remedy of that name. Raises NotFound, which says what there is."""

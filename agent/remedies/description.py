@@ -63,6 +63,7 @@ class _RemedyModel(BaseModel):
     options: Mapping[str, _OptionModel] = Field(default_factory=dict)
     interpreter: Annotated[str, Field(pattern=r"^/[^\s{}$~\"'\\]+$")] | None = None
     collections: tuple[Annotated[str, Field(pattern=r"^/[^\s{}$~:\"'\\]+$")], ...] = ()
+    vault_password_file: Annotated[str, Field(pattern=r"^/[^\s{}$~\"'\\]+$")] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,8 @@ class Remedy:
     interpreter: str | None = None
     #: Directories with Ansible collections; empty: Ansible's defaults.
     collections: tuple[str, ...] = ()
+    #: The file with the password of what ansible-vault(1) has encrypted in it.
+    vault_password_file: str | None = None
     #: Options that a finding fills, as `agent.core.model.Step.fills` takes them.
     fills: Mapping[str, str] = field(default_factory=dict)
 
@@ -156,6 +159,7 @@ def read_description(name: str, path: Path, digest: str) -> Remedy:
         digest=digest,
         interpreter=model.interpreter,
         collections=model.collections,
+        vault_password_file=model.vault_password_file,
         fills={key: option.source for key, option in options.items() if option.source},
     )
 

@@ -50,6 +50,7 @@ class Work:
         self.preview = bool(given["preview"])
         self.interpreter = str(given["interpreter"])
         self.collections: list[str] = given["collections"]
+        self.vault = str(given["vault"])
         #: No process that was made ready before may carry it out.
         self.fresh = bool(given["fresh"])
         self.changes = Changes(given["changes"])
@@ -91,7 +92,7 @@ class Work:
             ident=_IDENT,
             quiet=True,
             inventory=str(self.private / "inventory" / "hosts.json"),
-            envvars=make_ansible_environment(self.scratch, self.collections),
+            envvars=make_ansible_environment(self.scratch, self.collections, self.vault),
             # Named in full, so that no PATH decides what runs.
             binary=sys.executable,
             cmdline=shlex.join(arguments),

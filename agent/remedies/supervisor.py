@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from agent.core.model import Changes, Outcome
 from agent.errors import Conflict, RemedyError
 from agent.host.processes import end_own_descendants, read_process
+from agent.host.secret_file import read_secret_file
 from agent.remedies.catalog import Catalog
 from agent.remedies.lines import Line
 from agent.remedies.options import check_options, make_inert
@@ -111,6 +112,10 @@ class Supervisor:
         options = check_options(
             remedy.name, remedy.options, request.options, configured=request.configured
         )
+        vault = remedy.vault_password_file or ""
+        if vault:
+            # Ansible itself would take one that everybody may read, or write.
+            read_secret_file(vault, "vault_password_file")
         self._data = remedy.changes is Changes.DATA and not request.preview
         place = place_of(request.runtime_dir, request.run_id)
         place.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -143,8 +148,9 @@ class Supervisor:
             "preview": request.preview,
             "interpreter": choose_interpreter(remedy.path, remedy.interpreter),
             "collections": list(remedy.collections),
+            "vault": vault,
             # Ansible reads its settings and packs its modules once: for these too early.
-            "fresh": bool(remedy.collections) or brings_modules(remedy.path),
+            "fresh": bool(remedy.collections or vault) or brings_modules(remedy.path),
             "changes": identity["changes"],
             "result": str(place.result),
             "unchecked": sorted(unchecked),

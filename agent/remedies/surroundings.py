@@ -49,7 +49,9 @@ def make_scratch(scratch: Path) -> None:
         (scratch / name).mkdir(mode=0o700)
 
 
-def make_ansible_environment(scratch: Path, collections: Sequence[str] = ()) -> dict[str, str]:
+def make_ansible_environment(
+    scratch: Path, collections: Sequence[str] = (), vault: str = ""
+) -> dict[str, str]:
     """What ansible-core reads (its configuration reference names each), all on the runtime tmpfs.
 
     Only there can it work while `/` has no byte and no inode left.
@@ -78,6 +80,8 @@ def make_ansible_environment(scratch: Path, collections: Sequence[str] = ()) -> 
     }
     if collections:
         environment["ANSIBLE_COLLECTIONS_PATH"] = ":".join(collections)
+    if vault:
+        environment["ANSIBLE_VAULT_PASSWORD_FILE"] = vault
     return environment
 
 

@@ -84,14 +84,19 @@ def make_app(
         Exit codes: 0 it can be used, 2 it cannot.
         """
         path, config, errors = read(file)
+        # They disturb nothing else, so the configuration can be used.
+        broken = [str(each) for each in find_remedies(read_settings()).problems] if config else []
         if as_json:
-            typer.echo(json.dumps(_summarize(config, errors), indent=2))
+            typer.echo(json.dumps({**_summarize(config, errors), "warnings": broken}, indent=2))
         elif config is None:
             _complain(errors)
         elif not config.files:
             typer.echo(f"ok: there is no {path}; hostmend only reports")
         else:
             typer.echo(f"ok: {len(config.checks)} checks, {len(config.routes)} routes")
+        if not as_json:
+            for each in broken:
+                typer.echo(f"warning: {each}", err=True)
         if config is None:
             raise typer.Exit(EXIT_INVALID)
 

@@ -327,3 +327,60 @@ async def test_routes_are_checked_again_at_a_reload(place: Place) -> None:
 
 def is_told(agent: RunningAgent, word: str) -> bool:
     return any(word in problem for problem in agent.status().problems)
+
+
+def write_own_remedy(place: Place, summary: str) -> Path:
+    """An operator's remedy that puts the demo's page back."""
+    path = place.home / "playbooks" / "mend-page"
+    path.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o755)
+    path.chmod(0o755)
+    (path / "remedy.yml").write_text(
+        f"summary: {summary}\nhandles: {{demo: [broken]}}\nrisk: low\nchanges: files\n"
+        f"timeout: 60s\n"
+    )
+    (path / "playbook.yml").write_text(
+        "- hosts: localhost\n  gather_facts: false\n  tasks:\n"
+        f"    - ansible.builtin.copy: {{dest: {place.page}, mode: '0644', "
+        f'content: "<p>whole</p>\\n{MARK}\\n"}}\n'
+    )
+    for file in path.iterdir():
+        file.chmod(0o644)
+    return path
+
+
+async def test_an_operators_remedy_is_picked_up_at_a_reload_and_heals(place: Place) -> None:
+    place.configure()
+    async with started(place) as agent:
+        assert "mend-page" not in [remedy.name for remedy in agent.remedies()]
+        write_own_remedy(place, "Mend the page")
+        place.configure(check=", ladder: [{remedy: mend-page}]")
+        await agent.reload(by="tester")
+        assert agent.remedy("mend-page").summary == "Mend the page"
+        place.break_page()
+        await wait_for_state(agent, State.RESOLVED)
+        assert [run.remedy for run in (await agent.runs()).items] == ["mend-page"]
+
+
+async def test_a_broken_remedy_of_an_operator_disturbs_no_other(place: Place) -> None:
+    """Neither at a reload nor at a start, even where a ladder names it."""
+    path = write_own_remedy(place, "Mend the page")
+    page = "restore-demo-page, options: {page: " + str(place.page) + "}"
+    place.configure(check=f", ladder: [{{remedy: {page}}}, {{remedy: mend-page}}]")
+    async with started(place) as agent:
+        assert agent.status().problems == ()
+        (path / "remedy.yml").chmod(0o666)
+        await agent.reload(by="tester")
+        [problem] = agent.status().problems
+        assert "cannot use remedy mend-page" in problem
+        assert "chmod go-w" in problem
+        # The ladder ends before it; what stands before it heals as ever.
+        assert agent.check("page").ladder == ("restore-demo-page",)
+        place.break_page()
+        await wait_for_state(agent, State.RESOLVED)
+    async with started(place) as agent:
+        assert agent.check("page").ladder == ("restore-demo-page",)
+        (path / "remedy.yml").chmod(0o644)
+        await agent.reload(by="tester")
+        assert agent.status().problems == ()
+        assert agent.check("page").ladder == ("restore-demo-page", "mend-page")

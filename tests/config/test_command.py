@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from agent.checks.check import CheckType
+from agent.errors import RemedyError
 from agent.remedies.catalog import Catalog
 from api.cli.config import make_app
 
@@ -53,6 +55,27 @@ def test_validate_says_all_that_is_wrong(run: Run, write: Write) -> None:
     ]
 
 
+def test_a_remedy_that_cannot_be_used_is_a_warning(
+    catalog: Catalog,
+    types: Mapping[str, CheckType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Write,
+) -> None:
+    path = write("checks: {web: {type: unit, unit: a.service, ladder: [{remedy: mend}]}}\n")
+    monkeypatch.setenv("HOSTMEND_CONFIG", str(path))
+    broken = replace(
+        catalog,
+        problems=(RemedyError("cannot use remedy mend: it is odd"),),
+        broken=frozenset({"mend"}),
+    )
+    app = typer.Typer()
+    app.add_typer(make_app(find_remedies=lambda _settings: broken, types=types))
+    result = CliRunner().invoke(app, ["config", "validate"])
+    assert (result.exit_code, result.stdout) == (0, "ok: 1 checks, 0 routes\n")
+    assert result.stderr == "warning: cannot use remedy mend: it is odd\n"
+
+
 def test_validate_takes_another_file(run: Run, write: Write, tmp_path: Path) -> None:
     write(BAD)
     other = tmp_path / "other/new.yml"
@@ -82,6 +105,7 @@ def test_validate_as_json(run: Run, write: Write) -> None:
         "checks": 1,
         "routes": 1,
         "errors": [],
+        "warnings": [],
     }
     write(BAD)
     result = run("validate", "--json")

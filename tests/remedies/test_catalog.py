@@ -127,6 +127,7 @@ def test_one_broken_remedy_does_not_hide_the_others(tmp_path):
     (tmp_path / "README.md").write_text("not a remedy")
     catalog = Catalog.load([tmp_path, tmp_path / "nowhere"])
     assert list(catalog.remedies) == ["good"]
+    assert catalog.broken == {"bad"}
     assert len(catalog.problems) == 1
     with pytest.raises(NotFound, match="'other': there are good"):
         catalog.get("other")
@@ -159,6 +160,7 @@ def test_one_broken_remedy_does_not_hide_the_others(tmp_path):
         ("  free:", "  'a\": 1':", 'options.a": 1', "lower case"),
         ("risk: medium", "risk: medium\ninterpreter: python3", "interpreter", "pattern"),
         ("risk: medium", "risk: medium\ncollections: ['{{ x }}']", "collections.0", "pattern"),
+        ("risk: medium", "risk: medium\nvault_password_file: pw", "vault_password_file", "pattern"),
     ],
 )
 def test_a_wrong_description_names_remedy_file_and_key(tmp_path, old, new, key, why):

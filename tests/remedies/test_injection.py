@@ -89,8 +89,8 @@ def carry_out(bench, variables, token) -> str:
     make_scratch(scratch)
     work = {
         "run_id": "raw", "playbook": str(path / "playbook.yml"), "variables": variables,
-        "preview": False, "interpreter": sys.executable, "collections": [], "fresh": True,
-        "changes": "service", "result": str(bench.runtime / "result.json"),
+        "preview": False, "interpreter": sys.executable, "collections": [], "vault": "",
+        "fresh": True, "changes": "service", "result": str(bench.runtime / "result.json"),
         "unchecked": [], "secrets": [],
     }  # fmt: skip
     process = subprocess.Popen(
