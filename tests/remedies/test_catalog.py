@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_every_shipped_remedy_is_valid():
     for remedy in catalog.remedies.values():
         tests = {path.name for path in remedy.path.glob("test/*")}
         assert {"break.yml", "options.yml", "verify.yml"} <= tests, remedy.name
+
+
+def test_every_shipped_remedy_is_documented_with_its_risk():
+    page = (SHIPPED.parent / "docs" / "remedies.md").read_text()
+    table = page.partition("## What comes with it")[2].partition("\n\n`hostmend remedy show")[0]
+    documented = {
+        name: cells[2].strip()
+        for line in table.splitlines()
+        if (cells := line.split("|"))[1:] and cells[1].strip().startswith("`")
+        for name in re.findall(r"`([a-z-]+)`", cells[1])
+    }
+    shipped = Catalog.load([SHIPPED]).remedies.values()
+    assert documented == {remedy.name: remedy.risk.value for remedy in shipped}
 
 
 @pytest.mark.parametrize("name", Catalog.load([SHIPPED]).remedies)
