@@ -40,7 +40,12 @@ checks:
     every: 2s
     stable_for: 2s
     ladder: [{{remedy: clean-disk, options: {{log_directories: [{DATA}/log]}}}}]
-  journal: {{type: journal, every: 2s, confirm: 1 of 1}}
+  journal:
+    type: journal
+    every: 2s
+    confirm: 1 of 1
+    stable_for: 2s
+    ladder: [{{remedy: repair-journal}}]
   hungry: {{type: service, unit: hungry.service, every: 1s, stable_for: 2s, attempts: 100}}
   peer: {{type: tcp, host: 127.0.0.2, port: 80, every: 1s, timeout: 1s, confirm: 1 of 1}}
   certificate: {{type: certificate, paths: [{CERT}], every: 1s, confirm: 1 of 1}}
@@ -137,9 +142,9 @@ def test_inodes_that_are_used_up_are_freed(agent: LabAgent, secret: str) -> None
     lab.run(["rm", "-rf", f"{DATA}/log"])
 
 
-def test_a_corrupt_journal_is_seen(agent: LabAgent, secret: str) -> None:
-    found = run_to_detection(agent, secret, "corrupt-journal", "journal")
-    assert found["cause"] == "corrupt"
+def test_a_corrupt_journal_is_repaired(agent: LabAgent, secret: str) -> None:
+    found = run_drill(agent, secret, "corrupt-journal")
+    assert found["outcome"] == "passed", found
     assert agent.lab.run(["journalctl", "--verify"], check=False).returncode == 0
 
 
