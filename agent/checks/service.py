@@ -150,7 +150,9 @@ async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]
     if finding.status is Status.CRITICAL and finding.cause in ("failed", "stopped"):
         finding = await explain(finding, state)
     memory, now = machine.memory, machine.clock.now()
-    finding = see_wear(finding, state, options.warning, options.critical, memory, now)
+    repaired = machine.repaired(memory.check)
+    warning, critical = options.warning, options.critical
+    finding = see_wear(finding, state, warning, critical, memory, now, repaired=repaired)
     if options.succeeded_within is not None:
         try:
             finding = await see_success(finding, state, options.succeeded_within, machine, systemd)

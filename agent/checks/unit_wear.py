@@ -92,9 +92,10 @@ class History:
         """Makes the restarts outlive the agent."""
         memory.put(_RESTARTED, [at for at in self.restarted if now - RESTARTS_FOR < at])
 
-    def count(self, seconds: Seconds, now: Instant) -> int:
-        """Restarts within the last so many seconds."""
-        return sum(now - seconds < at <= now for at in self.restarted)
+    def count(self, seconds: Seconds, now: Instant, repaired: Instant | None) -> int:
+        """Restarts within the last so many seconds; those before a repair say nothing of now."""
+        since = now - seconds if repaired is None else max(now - seconds, repaired)
+        return sum(since < at <= now for at in self.restarted)
 
 
 def see_wear(
@@ -104,8 +105,13 @@ def see_wear(
     critical: Limits,
     memory: Memory,
     now: Instant,
+    *,
+    repaired: Instant | None = None,
 ) -> Finding:
-    """The finding with what wears the unit; one that fails for a worse reason stays as it is."""
+    """The finding with what wears the unit; one that fails for a worse reason stays as it is.
+
+    `repaired`: when the last run for it ended.
+    """
     history: History | None = memory.notes.get("service.history")
     if history is None:
         history = memory.notes["service.history"] = History.recall(memory)
@@ -119,7 +125,7 @@ def see_wear(
     if not up and finding.cause != "restarting":
         return finding
     for level, limits in ((Status.CRITICAL, critical), (Status.WARNING, fill_warning(warning))):
-        if found := _find_wear(state, limits, history, now, up=up):
+        if found := _find_wear(state, limits, history, now, repaired, up=up):
             cause, what = found
             return replace(
                 finding, status=level, cause=cause, summary=f"{state.name} {what}", since=None
@@ -131,12 +137,18 @@ def see_wear(
 
 
 def _find_wear(
-    state: UnitState, limits: Limits, history: History, now: Instant, *, up: bool
+    state: UnitState,
+    limits: Limits,
+    history: History,
+    now: Instant,
+    repaired: Instant | None,
+    *,
+    up: bool,
 ) -> tuple[str, str] | None:
     """The first limit that is passed, and what to say of it."""
     if limits.restarts is not None:
         times, within = limits.restarts
-        count = history.count(within, now)
+        count = history.count(within, now, repaired)
         if count >= max(1, times):
             span = format_duration(within)
             return "restarting-often", f"was restarted {count} times by systemd within {span}"

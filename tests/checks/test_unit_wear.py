@@ -40,7 +40,7 @@ class Unit:
         )
         self.memories = Memories()
 
-    def look(self, state: UnitState, now: float) -> Finding:
+    def look(self, state: UnitState, now: float, *, repaired: float | None = None) -> Finding:
         memory = self.memories.open("web")
         finding = see_wear(
             judge("web.service", state),
@@ -49,6 +49,7 @@ class Unit:
             self.options.critical,
             memory,
             now,
+            repaired=repaired,
         )
         self.memories.keep("web", memory)
         assert set(finding.measurements) <= set(SERVICE.measurements)
@@ -68,6 +69,16 @@ class Unit:
 
 def test_three_restarts_in_ten_minutes_are_a_warning() -> None:
     assert Unit().restart(10, 200, 590) == ["", "", "restarting-often"]
+
+
+def test_restarts_before_a_repair_say_nothing_of_what_came_after() -> None:
+    unit = Unit()
+    unit.restart(10, 20, 30)
+    assert unit.look(replace(UP, n_restarts=3), 60).cause == "restarting-often"
+    assert unit.look(UP, 100, repaired=90).status is Status.OK
+    for n, at in ((1, 110), (2, 120), (3, 130)):
+        finding = unit.look(replace(UP, n_restarts=n), at, repaired=90)
+    assert finding.cause == "restarting-often"
 
 
 def test_restarts_are_remembered_by_the_next_agent() -> None:
