@@ -8,6 +8,7 @@ is ever forced. Standard library and ansible.module_utils only; certificates are
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import glob
@@ -127,13 +128,13 @@ def run(argv, limit=TIME_LIMIT, text=""):
 
 
 def end_group(process):
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        os.killpg(process.pid, number)
-        try:
-            process.wait(10)
-            return
-        except subprocess.TimeoutExpired:
-            continue
+    """Gently first: clients then take their locks with them."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def find_program(name):
