@@ -9,7 +9,8 @@ import glob
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -19,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from agent.checks.check import CheckOptions, CheckType, Proposal
+from agent.checks.service import VALIDATIONS
 from agent.checks.validity import (
     EXPIRES_CRITICAL,
     EXPIRES_WARNING,
@@ -33,7 +35,7 @@ from agent.host.logs import is_pattern
 from agent.host.machine import Machine
 from agent.host.space import Hung
 from agent.host.tls import Locked, explain_file, load_pair
-from agent.host.webservers import find_sites
+from agent.host.webservers import Site, find_sites
 
 CAUSES = {
     **VALIDITY_CAUSES,
@@ -59,6 +61,9 @@ _KEY = re.compile(rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----")
 _MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"})
 
 _LETSENCRYPT = Path("/etc/letsencrypt/live")
+_FULLCHAIN = re.compile(r"^fullchain\s*=\s*(.+?)\s*$", re.MULTILINE)
+#: What a web server's unit is called on every distribution. Apache's is not.
+_UNITS = {"nginx": "nginx.service"}
 
 
 class ExpiresWarning(BaseModel):
@@ -320,21 +325,21 @@ async def propose(machine: Machine) -> tuple[Proposal, ...]:
 
 def _propose() -> tuple[Proposal, ...]:
     found = []
+    sites = find_sites()
     if any(_LETSENCRYPT.glob("*/fullchain.pem")):
-        found.append(
-            Proposal(
-                name="letsencrypt",
-                options={
-                    "type": "certificate",
-                    "paths": [f"{_LETSENCRYPT}/*/fullchain.pem"],
-                    "key": "privkey.pem",
-                },
-                why=f"certificates of Let's Encrypt lie in {_LETSENCRYPT}",
-            )
-        )
+        options: dict[str, object] = {
+            "type": "certificate",
+            "paths": [f"{_LETSENCRYPT}/*/fullchain.pem"],
+            "key": "privkey.pem",
+        }
+        why = f"certificates of Let's Encrypt lie in {_LETSENCRYPT}"
+        if renewal := _find_renewal():
+            options["ladder"] = [_propose_step(sites)]
+            why += f", and certbot renews them ({renewal})"
+        found.append(Proposal(name="letsencrypt", options=options, why=why))
     named = {
         str(path): site.server
-        for site in find_sites()
+        for site in sites
         for path in site.certificates
         if not path.is_relative_to(_LETSENCRYPT) and path.exists()
     }
@@ -347,6 +352,30 @@ def _propose() -> tuple[Proposal, ...]:
             )
         )
     return tuple(found)
+
+
+def _find_renewal() -> Path | None:
+    """The first configuration of a renewal of certbot's that names a certificate that is there."""
+    live = {str(path) for path in _LETSENCRYPT.glob("*/fullchain.pem")}
+    for file in sorted(_LETSENCRYPT.parent.glob("renewal/*.conf")):
+        with suppress(OSError):
+            if live & set(_FULLCHAIN.findall(file.read_text(errors="replace"))):
+                return file
+    return None
+
+
+def _propose_step(sites: Iterable[Site]) -> dict[str, object]:
+    """The remedy, and the reload of the server that shows them, where it is one that is known."""
+    step: dict[str, object] = {"remedy": "renew-certificate", "causes": ["expired", "expiring"]}
+    servers = {
+        site.server
+        for site in sites
+        if any(path.is_relative_to(_LETSENCRYPT) for path in site.certificates)
+    }
+    units = {_UNITS.get(server, "") for server in servers}
+    if len(units) == 1 and (unit := units.pop()):
+        step["options"] = {"validate": list(VALIDATIONS[unit]), "reload": unit}
+    return step
 
 
 CERTIFICATE = CheckType(

@@ -284,5 +284,57 @@ async def test_certificates_that_servers_name_are_proposed(
         assert {verdict(f) for f in await look(options, machine)} == {("ok", "")}
 
 
+RENEWAL = "version = 2.1.0\nfullchain = {live}/shop/fullchain.pem\n[renewalparams]\n"
+
+
+@pytest.mark.parametrize(
+    ("renewal", "servers", "steps"),
+    [
+        ("version = 2.1.0\nfullchain = /elsewhere.pem\n", ["nginx"], None),
+        (RENEWAL, [], [{}]),
+        (RENEWAL, ["nginx"], [{"validate": ["nginx", "-t"], "reload": "nginx.service"}]),
+        # Whose unit has one name here and another there, or who of two, nobody guesses.
+        (RENEWAL, ["apache"], [{}]),
+        (RENEWAL, ["apache", "nginx"], [{}]),
+    ],
+)
+async def test_what_certbot_renews_is_proposed_with_the_remedy_that_has_it_renewed(
+    machine: Machine,
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    renewal: str,
+    servers: list[str],
+    steps: list[object] | None,
+) -> None:
+    from agent.config import load_config
+    from agent.discovery import write_configuration
+    from agent.host.webservers import Site
+    from agent.remedies.catalog import SHIPPED, Catalog
+
+    live = tmp_path / "live"
+    live.mkdir()
+    sites = tuple(
+        Site(
+            server=server, names=(), address="127.0.0.1", port=443, tls=True,
+            certificates=(sign(authority, live / "shop"),),
+        )
+        for server in servers or ["none"]
+    )  # fmt: skip
+    (tmp_path / "renewal").mkdir()
+    (tmp_path / "renewal" / "shop.conf").write_text(renewal.format(live=live))
+    monkeypatch.setattr(checked, "_LETSENCRYPT", live)
+    monkeypatch.setattr(checked, "find_sites", lambda: sites if servers else ())
+    proposals = await CHECKS["certificate"].propose(machine)
+    file = tmp_path / "hostmend.yml"
+    file.write_text(write_configuration(proposals))
+    check = load_config(file, catalog=Catalog.load([SHIPPED])).checks["letsencrypt"]
+    ladder = check.policy.ladder
+    assert [step.remedy for step in ladder] == ["renew-certificate"] * len(steps or [])
+    assert [dict(step.options) for step in ladder] == (steps or [])
+    (proposal,) = proposals
+    assert ("certbot renews them" in proposal.why) == (steps is not None)
+
+
 def test_reading_never_raises(tmp_path: Path) -> None:
     assert read_file(str(tmp_path), None).cause == "unusable"
