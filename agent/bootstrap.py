@@ -93,7 +93,8 @@ def connect(engine: Engine, watcher: Watcher, worker: Worker) -> None:
 
     def hear(event: Event, decision: Decision) -> None:
         worker.hear(event, decision)
-        watcher.request(decision.look)
+        # In one order always: a story that was simulated can be told again.
+        watcher.request(sorted(decision.look))
 
     engine.listen(hear)
 

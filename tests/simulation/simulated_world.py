@@ -56,6 +56,8 @@ from agent.watcher import Watcher
 from agent.worker import Delivery, JobEnd, Worker
 
 FAULTS_END = 400.0
+#: A look that does not break takes no longer, in seconds.
+LONGEST_LOOK = 1.0
 GIVE_UP = 6 * 3600.0
 
 
@@ -112,6 +114,8 @@ class Thing:
     #: It dies again so long after a repair; None: it stays.
     relapse: float | None = None
     intended: bool = False
+    #: When it was last stopped on purpose.
+    stopped_at: float = BOOT
     dies_at: float | None = None
     unclear_until: float = 0.0
     gone: bool = False
@@ -231,7 +235,7 @@ class World:
 
     async def look(self, name: str) -> tuple[Finding, ...]:
         thing, now = self.things[name], self.clock.now()
-        await asyncio.sleep(self.rng.choice([0.001, 0.05, 1.0]))
+        await asyncio.sleep(self.rng.choice([0.001, 0.05, LONGEST_LOOK]))
         if thing.gone:
             return ()
         if now < thing.unclear_until:
@@ -267,6 +271,7 @@ def _fault(thing: Thing, rng: random.Random) -> Callable[[Simulation], Awaitable
             return
         thing.ok_since, thing.dies_at = None, None
         thing.intended = kind == "stop"
+        thing.stopped_at = now
         thing.relapse = length if kind == "relapse" else None
         simulation.watcher.request([thing.check])
         if kind == "blip":
@@ -373,7 +378,9 @@ class SimulatedJobs:
             world.broken.append(f"{run.id} was started beside {[j.run.id for j in others]}")
         if any(job.run.incident == run.incident for job in others):
             world.broken.append(f"two runs of {run.incident} at once")
-        if world.things[run.check].intended:
+        thing = world.things[run.check]
+        # It is known when a look has ended that began after the stop.
+        if thing.intended and world.clock.now() > thing.stopped_at + LONGEST_LOOK:
             world.broken.append(f"{run.id} acts against an operator's intention")
 
     def die_with_agent(self) -> None:
