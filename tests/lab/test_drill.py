@@ -66,8 +66,7 @@ def secret(agent: LabAgent) -> Iterator[str]:
     agent.start()
     agent.wait(lambda: agent.check("web")["status"] == "ok", "a first look")
     yield make_token(lab)
-    assert is_clean(lab)
-    assert is_whole(lab)
+    wait_until_whole(agent)
     agent.forget()
 
 
@@ -166,7 +165,7 @@ def test_a_fault_that_is_refused_changes_nothing(agent: LabAgent, secret: str) -
         found = wait_for(agent, number, "ended")
         assert found["outcome"] == "aborted", found
         assert found["detail"].startswith("the fault was not injected: "), found
-        assert is_clean(lab)
+        agent.wait(lambda: is_clean(lab), "the guard to be gone")
     assert lab.run(["systemctl", "is-active", UNIT], check=False).stdout.strip() == "inactive"
     lab.run(["systemctl", "start", "nginx"])
 
