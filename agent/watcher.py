@@ -25,7 +25,7 @@ LIMIT = 32
 PROMPT = 1.0
 #: Checks that share a moment, on average: a processor that rests is woken for all of them at once,
 #: and what one look has just used is at hand for the next.
-_TOGETHER = 8
+_TOGETHER = 16
 #: First looks after a start that are begun within a second.
 _FIRST_LOOKS = 200
 #: Looks by the timer whose lateness is remembered.
@@ -89,6 +89,8 @@ class Watcher:
         self.count = 0
         #: What the host was last said to be doing, and when that was asked.
         self._sampled: tuple[str, Instant | None] = ("", None)
+        #: Asks for it now, for all looks that pass in the same moment.
+        self._sampling: asyncio.Task[str] | None = None
 
     def watch(self, checks: Mapping[str, CheckPolicy]) -> None:
         """Watches exactly these checks from now on; those that did not change are left alone."""
@@ -243,14 +245,23 @@ class Watcher:
     async def _sample_transition(self, believed: Seconds) -> str:
         """What the host is doing, as it was at most so long ago."""
         text, sampled = self._sampled
+        if sampled is not None and self._clock.now() - sampled < believed:
+            return text
+        if not believed:
+            return await self._ask_transition()
+        if self._sampling is None or self._sampling.done():
+            self._sampling = asyncio.get_running_loop().create_task(self._ask_transition())
+        # Whoever is stopped meanwhile takes the answer from nobody.
+        return await asyncio.shield(self._sampling)
+
+    async def _ask_transition(self) -> str:
         now = self._clock.now()
-        if sampled is None or not now - sampled < believed:
-            try:
-                text = clean_line(await self._transition())
-            except Exception as error:
-                _log.warning("cannot tell what the host is doing: %s", error)
-                return ""
-            self._sampled = text, now
+        try:
+            text = clean_line(await self._transition())
+        except Exception as error:
+            _log.warning("cannot tell what the host is doing: %s", error)
+            return ""
+        self._sampled = text, now
         return text
 
     def _forget(self, task: asyncio.Future[Any]) -> None:
