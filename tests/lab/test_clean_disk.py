@@ -75,6 +75,12 @@ e /srv/app - - - m:1d
 """
 
 OLD = "60 days ago"
+STORAGE = """\
+[storage]
+driver = "vfs"
+runroot = "/run/containers/storage"
+graphroot = "/var/lib/containers/storage"
+"""
 #: Looks like an old rotated log with its live one beside it, where none may be removed.
 NEVER = {
     "/var/lib/mysql": "a data directory",
@@ -186,6 +192,15 @@ def install_kernels(lab: Lab) -> None:
     lab.run(["rm", "-rf", "/root/deb", "/root/lab.deb"])
 
 
+def import_images(lab: Lab) -> None:
+    """An image of Podman that nothing refers to, and one that has a name."""
+    # The one driver that works on the layers of a lab.
+    lab.write("/etc/containers/storage.conf", STORAGE)
+    for size, name in ((5_000_000, ""), (1000, "kept:1")):
+        blob = f"head -c {size} /dev/urandom > /root/blob && tar --create --directory=/root blob"
+        lab.run(["sh", "-c", f"{blob} | podman import - {name}; rm /root/blob"])
+
+
 def write_journal(lab: Lab) -> None:
     lab.write("/root/noise.py", NOISE)
     for _ in range(5):
@@ -221,6 +236,7 @@ def cleaned() -> Iterator[Cleaned]:
         write_journal(lab)
         rotate_logs(lab)
         install_kernels(lab)
+        import_images(lab)
         for path in ("/srv/shop/cache/a/old", "/srv/shop/cache/young", "/srv/shop/data/old"):
             lab.write(path, path)
         lab.run(["touch", "-d", OLD, "/srv/shop/cache/a/old", "/srv/shop/data/old"])
@@ -333,3 +349,9 @@ def test_kernels_that_apt_lets_go_are_removed_and_no_other_package(cleaned: Clea
     assert "vmlinuz-6.1.0-2-amd64" in there
     assert cleaned.lab.run(["dpkg", "--status", "libunwanted1"]).returncode == 0
     assert cleaned.lab.run(["dpkg", "--audit"]).stdout == ""
+
+
+def test_images_without_a_name_are_removed_and_others_stay(cleaned: Cleaned) -> None:
+    assert "Podman's dangling images" in cleaned.detail
+    left = cleaned.lab.run(["podman", "images", "--all", "--format={{.Repository}}"]).stdout
+    assert left.split() == ["localhost/kept"]
