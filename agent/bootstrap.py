@@ -73,7 +73,7 @@ _log = logging.getLogger(__name__)
 #: Where the state goes on, below the runtime directory, while its own place fails.
 _SHELTER = "shelter"
 #: Seconds between looks at the agent's own files.
-_TEND_EVERY = 5.0
+_TEND_EVERY = 10.0
 #: Seconds between prunings of the history, and how long it is kept.
 _PRUNE_EVERY = 3600.0
 _HISTORY_FOR = 30 * 24 * 3600.0

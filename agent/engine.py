@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -32,6 +34,11 @@ Rescue = Callable[[StoreError, Host], bool]
 Listener = Callable[[Event, Decision], None]
 
 
+#: An event, who waits for the decision on it, and what came of it.
+_Asked = tuple[Event, "asyncio.Future[Decision]"]
+_Answered = tuple[Event, "asyncio.Future[Decision]", Decision | Exception]
+
+
 class Engine:
     """The one owner of the state. Every event passes through its single writer thread.
 
@@ -57,8 +64,12 @@ class Engine:
         self._listeners: list[Listener] = []
         self._last = Decision(host=self._host)
         self._alarm: asyncio.TimerHandle | None = None
-        #: Events that wait for the writer, and the one that it is at.
+        #: Events that wait for the writer, and those that it is at.
         self.waiting = 0
+        # What has not been decided yet, and whether the writer's thread is at it.
+        self._asked: deque[_Asked] = deque()
+        self._deciding = False
+        self._turn = threading.Lock()
         self._ticking: set[asyncio.Task[None]] = set()
 
     @property
@@ -86,20 +97,14 @@ class Engine:
         StoreError when the commit failed; then nothing has changed.
         """
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Decision] = loop.create_future()
         self.waiting += 1
-        try:
-            decision = await loop.run_in_executor(self._writer, self._take, event)
-        finally:
-            self.waiting -= 1
-        self._last = decision
-        self._set_alarm(decision)
-        for listener in self._listeners:
-            try:
-                listener(event, decision)
-            except Exception:
-                # The decision stands: it is committed, and the others must hear of it.
-                _log.exception("a listener could not take a decision")
-        return decision
+        with self._turn:
+            self._asked.append((event, answer))
+            decides, self._deciding = self._deciding, True
+        if not decides:
+            self._writer.submit(self._decide_all, loop)
+        return await answer
 
     async def reconfigure(self, policy: Policy) -> Decision:
         """Takes a new policy into force. Where the state cannot be written, the old one stays."""
@@ -137,6 +142,51 @@ class Engine:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    def _decide_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the writer's thread: decides until nobody waits. Looks that share a moment, and change
+        nothing, are answered together; whatever was committed is handed on at once.
+        """
+        answered: list[_Answered] = []
+        while True:
+            with self._turn:
+                if not self._asked:
+                    self._deciding = False
+                    break
+                event, answer = self._asked.popleft()
+            commits = self._state.commits
+            result: Decision | Exception
+            try:
+                result = self._take(event)
+            except Exception as error:
+                result = error
+            answered.append((event, answer, result))
+            if self._state.commits != commits:
+                loop.call_soon_threadsafe(self._hand_on, answered)
+                answered = []
+        if answered:
+            loop.call_soon_threadsafe(self._hand_on, answered)
+
+    def _hand_on(self, answered: list[_Answered]) -> None:
+        before = self._last
+        for event, answer, result in answered:
+            self.waiting -= 1
+            if isinstance(result, Exception):
+                if not answer.done():
+                    answer.set_exception(result)
+                continue
+            self._last = result
+            for listener in self._listeners:
+                try:
+                    listener(event, result)
+                except Exception:
+                    # The decision stands: it is committed, and the others must hear of it.
+                    _log.exception("a listener could not take a decision")
+            # Whoever was cancelled meanwhile wants no answer, but the listeners heard of it.
+            if not answer.done():
+                answer.set_result(result)
+        if self._last is not before:
+            self._set_alarm(self._last)
 
     def _take(self, event: Event) -> Decision:
         old = self._see_wall_clock(self._host)

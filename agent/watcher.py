@@ -25,7 +25,7 @@ LIMIT = 32
 PROMPT = 1.0
 #: Checks that share a moment, on average: a processor that rests is woken for all of them at once,
 #: and what one look has just used is at hand for the next.
-_TOGETHER = 16
+_TOGETHER = 30
 #: First looks after a start that are begun within a second.
 _FIRST_LOOKS = 200
 #: Looks by the timer whose lateness is remembered.

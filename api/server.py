@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -228,7 +229,7 @@ class _Signals:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, without its signals and without its ten wake-ups each second."""
+    """uvicorn's server, without its signals and without its wake-ups."""
 
     def __init__(
         self, config: uvicorn.Config, *, tcp: TcpListener | None, certificate: Certificate | None
@@ -277,13 +278,9 @@ class _Server(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
+        """Waits for the end; what uvicorn does each second, a connection does when it is used."""
         self._started.set()
-        seconds = 0
-        # Ten: on_tick makes the headers anew, the date among them, whenever its count divides so.
-        while not await self.on_tick(seconds * 10):
-            seconds += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), timeout=1.0)
+        await self._stop.wait()
 
 
 class _Connection(H11Protocol):
@@ -305,6 +302,11 @@ class _Connection(H11Protocol):
             self.logger = _unheard
         self.app_state = {**self.app_state, PEER: peer}
         self._watch_request()
+
+    def handle_events(self) -> None:
+        date = (b"date", formatdate(usegmt=True).encode())
+        self.server_state.default_headers = [date, *self.config.encoded_headers]
+        super().handle_events()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -6,6 +6,7 @@ they become an outage. They are warnings unless the configuration says otherwise
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from dataclasses import dataclass, field, replace
 
@@ -46,7 +47,8 @@ class Limits(BaseModel):
 WARNING = Limits.model_construct(restarts=Rate(3, 600.0), memory=90.0, tasks=90.0)
 
 
-def fill_warning(written: Limits) -> Limits:
+@functools.cache
+def _fill_warning(written: Limits) -> Limits:
     """The limits of `warning` in effect: each has its own default."""
     return Limits.model_construct(
         restarts=written.restarts or WARNING.restarts,
@@ -124,7 +126,7 @@ def see_wear(
     up = finding.status is Status.OK and not state.is_down
     if not up and finding.cause != "restarting":
         return finding
-    for level, limits in ((Status.CRITICAL, critical), (Status.WARNING, fill_warning(warning))):
+    for level, limits in ((Status.CRITICAL, critical), (Status.WARNING, _fill_warning(warning))):
         if found := _find_wear(state, limits, history, now, repaired, up=up):
             cause, what = found
             return replace(

@@ -7,7 +7,6 @@ is told only once it has waited for longer than an operator needs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -165,7 +164,7 @@ async def _list_waiting(manager: str, changed: float, machine: Machine) -> dict[
     known: tuple[str, float, dict[str, str]] | None = notes.get("updates.waiting")
     if known is not None and known[0] == manager:
         unchanged = manager == "apt-get" and known[1] == changed
-        if unchanged or any(is_locked(Path(lock)) for lock in PACKAGE_LOCKS):
+        if unchanged or any(is_locked(lock) for lock in PACKAGE_LOCKS):
             return known[2]
     waiting = await list_security_updates(manager, seconds=_PATIENCE)
     notes["updates.waiting"] = (manager, changed, waiting)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ class Machine:
 
     def remember(self, memory: Memory) -> Machine:
         """This machine as one check sees it; the edges are the same."""
-        return replace(self, memory=memory)
+        seen = copy.copy(self)
+        seen.memory = memory
+        return seen
 
     async def close(self) -> None:
         """Let go of every edge."""

@@ -13,13 +13,13 @@ from agent.host.machine import Machine
 
 #: Files that a package manager locks (fcntl(2)) while it changes the system.
 PACKAGE_LOCKS = (
-    "/var/lib/dpkg/lock-frontend",
-    "/var/lib/dpkg/lock",
-    "/var/lib/rpm/.rpm.lock",
-    "/usr/lib/sysimage/rpm/.rpm.lock",
+    Path("/var/lib/dpkg/lock-frontend"),
+    Path("/var/lib/dpkg/lock"),
+    Path("/var/lib/rpm/.rpm.lock"),
+    Path("/usr/lib/sysimage/rpm/.rpm.lock"),
 )
 #: Where systemd-logind writes down a shutdown that was ordered for later.
-SCHEDULED_SHUTDOWN = "/run/systemd/shutdown/scheduled"
+SCHEDULED_SHUTDOWN = Path("/run/systemd/shutdown/scheduled")
 
 #: Seconds before an ordered shutdown from which nothing is begun any more.
 _IMMINENT = 60.0
@@ -42,7 +42,7 @@ async def host_transition(machine: Machine) -> str:
     Needs no process and, with systemd, one small call at most a second. What cannot be known here
     (no systemd, not root and no /proc) counts as none.
     """
-    if shutdown_is_imminent(Path(SCHEDULED_SHUTDOWN), machine.clock.now()):
+    if shutdown_is_imminent(SCHEDULED_SHUTDOWN, machine.clock.now()):
         return "shutting down"
     if machine.systemd is not None:
         try:
@@ -52,7 +52,7 @@ async def host_transition(machine: Machine) -> str:
         age = asyncio.get_running_loop().time() - machine.systemd.started
         if state and not (state == "booting" and age > _LONGEST_BOOT):
             return state
-    if any(is_locked(Path(lock)) for lock in PACKAGE_LOCKS):
+    if any(is_locked(lock) for lock in PACKAGE_LOCKS):
         return "package manager at work"
     return ""
 

@@ -70,15 +70,15 @@ def test_a_lock_file_that_is_not_there_is_not_locked(tmp_path: Path) -> None:
 async def test_a_package_manager_at_work_is_a_transition(
     locked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transition, "PACKAGE_LOCKS", (str(locked),))
+    monkeypatch.setattr(transition, "PACKAGE_LOCKS", (locked,))
     assert await host_transition(Machine(clock=Clock())) == "package manager at work"
 
 
 async def test_a_quiet_host_without_systemd_is_in_no_transition(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(transition, "PACKAGE_LOCKS", (str(tmp_path / "lock"),))
-    monkeypatch.setattr(transition, "SCHEDULED_SHUTDOWN", str(tmp_path / "scheduled"))
+    monkeypatch.setattr(transition, "PACKAGE_LOCKS", (tmp_path / "lock",))
+    monkeypatch.setattr(transition, "SCHEDULED_SHUTDOWN", tmp_path / "scheduled")
     assert await host_transition(Machine(clock=Clock())) == ""
 
 
