@@ -86,6 +86,11 @@ child.wait()
 """
 
 
+def count_processes(lab: Lab, unit: str = "hostmend") -> list[tuple[str, int, float]]:
+    """Each process of a unit: its command, its memory (PSS) in bytes, its seconds of processor."""
+    return [tuple(row) for row in json.loads(lab.run(["python3", "-c", COUNT, unit]).stdout)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checks", type=int, default=50)
@@ -105,9 +110,9 @@ def main() -> None:
         agent.start()
         lab.run(["systemd-run", "-q", "-u", "bare", AGENT_PYTHON, "-c", WATCHER, *units])
         lab.run(["sleep", "15"])
-        before = _count(lab)
+        before = {unit: count_processes(lab, unit) for unit in ("hostmend", "bare")}
         lab.run(["sleep", str(given.seconds)], timeout=given.seconds + 30)
-        after = _count(lab)
+        after = {unit: count_processes(lab, unit) for unit in ("hostmend", "bare")}
         bare = int(lab.run(["python3", "-c", BARE]).stdout)
     memory = sum(pss for _, pss, _ in after["hostmend"])
     spent, peer = (
@@ -123,14 +128,6 @@ def main() -> None:
         f"processor              {100 * spent / given.seconds:.2f} % of a core "
         f"({spent / peer:.2f} x the barest watcher's {100 * peer / given.seconds:.2f} %)"
     )
-
-
-def _count(lab: Lab) -> dict[str, list[tuple[str, int, float]]]:
-    """Of the agent and of the bare watcher: each process with its PSS and its processor time."""
-    return {
-        unit: json.loads(lab.run(["python3", "-c", COUNT, unit]).stdout)
-        for unit in ("hostmend", "bare")
-    }
 
 
 if __name__ == "__main__":

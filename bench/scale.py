@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "lab")]
 
-from footprint import COUNT  # noqa: E402
+from footprint import count_processes  # noqa: E402
 from lab_agent import LabAgent  # noqa: E402
 
 from agent.checks import CHECKS  # noqa: E402
@@ -139,11 +139,11 @@ def print_costs(lab: Lab, kinds: Mapping[str, tuple[int, Callable[[int], str]]])
 def watch(lab: Lab, agent: LabAgent, minutes: float, every: float) -> None:
     time.sleep(3 * every)
     begun = time.monotonic()
-    before = json.loads(lab.run(["python3", "-c", COUNT]).stdout)
+    before = count_processes(lab)
     memory = [sum(pss for _, pss, _ in before)]
     while (passed := time.monotonic() - begun) < 60 * minutes:
         time.sleep(min(30.0, 60 * minutes - passed + 0.1))
-        after = json.loads(lab.run(["python3", "-c", COUNT]).stdout)
+        after = count_processes(lab)
         memory.append(sum(pss for _, pss, _ in after))
         late = agent.get("status")["lateness"]
         shown = {name: f"{1000 * late[f'{name}_seconds']:.0f}" for name in ("median", "p99")}
