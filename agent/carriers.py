@@ -15,6 +15,7 @@ from agent.agent import RouteTest
 from agent.clock import Clock
 from agent.config import Config, Route
 from agent.core.model import Changes, Evidence, Notice, Run
+from agent.core.text import mask_values
 from agent.errors import HostmendError
 from agent.notify import delivery
 from agent.notify.client import deliver
@@ -213,5 +214,5 @@ def _describe_services(route: Route) -> tuple[str, ...]:
 
 def _mask(run: Run, hidden: Collection[tuple[str, str]]) -> Run:
     """The run without the values that are shown to nobody."""
-    options = {k: "***" if (run.remedy, k) in hidden else v for k, v in run.options.items()}
-    return replace(run, options=options)
+    secret = {option for remedy, option in hidden if remedy == run.remedy}
+    return replace(run, options=mask_values(run.options, secret))

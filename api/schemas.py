@@ -39,11 +39,10 @@ from agent.core.model import (
     State,
     Status,
 )
+from agent.core.text import MASK, mask_values
 
 T = TypeVar("T")
 W = TypeVar("W")
-
-MASK = "****"
 
 #: An instant as RFC 3339 in UTC, with milliseconds.
 When = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
@@ -258,7 +257,7 @@ class Run(Wire):
         return cls.make(
             id=run.id,
             remedy=run.remedy,
-            options=mask_options(run.options, secrets(run.remedy)),
+            options=mask_values(run.options, secrets(run.remedy)),
             risk=run.risk,
             changes=run.changes,
             timeout_seconds=run.timeout,
@@ -277,11 +276,6 @@ class Run(Wire):
             detail=run.detail,
             proved=run.proved,
         )
-
-
-def mask_options(options: Mapping[str, Any], secret: Collection[str]) -> dict[str, Any]:
-    """Options with the secret ones hidden."""
-    return {name: MASK if name in secret else value for name, value in options.items()}
 
 
 class RunEvent(Wire):
@@ -1072,7 +1066,7 @@ class Explanation(Wire):
         return cls.make(
             incident=Incident.of(explained.incident),
             remedy=explained.remedy,
-            options=mask_options(explained.options, secrets(explained.remedy)),
+            options=mask_values(explained.options, secrets(explained.remedy)),
             digest=digest,
             gates=[Held.of(held) for held in explained.gates],
             attempts=explained.attempts,

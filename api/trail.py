@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from fastapi import Response
 
 from agent.agent import ActionOutcome, AgentFacade
+from agent.core.text import mask_values
 from agent.errors import NotFound
 from api.problems import tell_refusal
-from api.schemas import mask_options, secret_options
+from api.schemas import secret_options
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ def _tell_details(agent: AgentFacade, target: str, body: bytes) -> str:
             secret = secret_options(agent.remedy(target))
         except NotFound:
             secret = frozenset(order["options"])
-        order["options"] = mask_options(order["options"], secret)
+        order["options"] = mask_values(order["options"], secret)
     return json.dumps(order, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 

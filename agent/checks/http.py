@@ -33,6 +33,7 @@ from agent.checks.peers import (
 )
 from agent.checks.values import AbsolutePath, check_cause
 from agent.core.model import Evidence, Finding, Status
+from agent.core.text import MASK
 from agent.core.units import format_duration
 from agent.errors import Unavailable
 from agent.host.certificate import Certificate, describe_certificate
@@ -45,15 +46,7 @@ from agent.host.login import log_in
 from agent.host.machine import Machine
 from agent.host.space import Hung
 from agent.host.tls import Trust
-from agent.host.url import (
-    MASK,
-    Url,
-    is_secret_name,
-    list_secrets,
-    mask_secrets,
-    parse_url,
-    read_address,
-)
+from agent.host.url import Url, is_secret_name, list_secrets, mask_secrets, parse_url, read_address
 from agent.host.visit import Astray, Visit, parse_redirects, visit
 from agent.host.webservers import Site, find_sites
 

@@ -16,10 +16,11 @@ from pydantic import (
 
 from agent.checks.peers import mask_url
 from agent.checks.values import AbsolutePath
+from agent.core.text import MASK
 from agent.host.conditions import parse_condition
 from agent.host.login import Login
 from agent.host.secret_file import read_secret_file
-from agent.host.url import MASK, Url, mask_query, parse_url
+from agent.host.url import Url, mask_query, parse_url
 
 
 def _check_condition(text: str) -> str:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PlainSerializer
 
+from agent.core.text import MASK
 from agent.host.connection import Failure
 from agent.host.routes import find_own_fault
-from agent.host.url import MASK, parse_url, read_address, read_host
+from agent.host.url import parse_url, read_address, read_host
 
 #: Of `timeout`, for asking; the rest is for finding out whose fault it is.
 SHARE = 0.8

@@ -17,13 +17,13 @@ from pydantic import AfterValidator, Field, PlainSerializer
 from agent.checks.check import CheckOptions, CheckType
 from agent.checks.perfdata import Output, measure, parse_output, tell_beyond
 from agent.core.model import Evidence, Finding, Status
-from agent.core.text import clean_text
+from agent.core.text import MASK, clean_text
 from agent.core.units import format_duration
 from agent.errors import Unavailable
 from agent.host.leash import OUTPUT_LIMIT, Program, Ran, User, find_user
 from agent.host.machine import Machine
 from agent.host.text import cap_text, redact_text
-from agent.host.url import MASK, is_secret_name, mask_secrets
+from agent.host.url import is_secret_name, mask_secrets
 
 CAUSES = {
     "critical": "The plugin says so.",

@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_valida
 from agent.checks.check import CheckOptions
 from agent.checks.values import Duration
 from agent.core.model import Evidence, Finding, Status
+from agent.core.text import MASK
 from agent.core.units import format_duration
 from agent.host.connection import Connection, Failure, Peer
 from agent.host.dialogue import ANSWER_LIMIT, GREETINGS, Talk, show_bytes
 from agent.host.machine import Machine
-from agent.host.url import MASK, mask_secrets
+from agent.host.url import mask_secrets
 
 #: What is kept of an answer as evidence, in characters.
 _EXCERPT = 2000

@@ -10,11 +10,9 @@ from agent.config.load import VERSION, Config, LoadedCheck, Route
 from agent.config.options import POLICY_FIELDS, PolicyOptions, RecurringOptions, StormOptions
 from agent.config.schedule import local_zone
 from agent.core.model import Step
+from agent.core.text import MASK
 from agent.documents import write_document
 from agent.notify.masking import describe_url
-
-#: Stands in place of a secret.
-MASK = "****"
 
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 _PYDANTIC_MASK = "**********"

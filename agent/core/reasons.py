@@ -22,6 +22,7 @@ from agent.core.model import (
     State,
     Status,
 )
+from agent.core.text import mask_values
 
 #: Not to know is as worth telling as a warning.
 _SEVERITY = {Status.OK: 0, Status.UNKNOWN: 1, Status.WARNING: 1, Status.CRITICAL: 2}
@@ -188,7 +189,7 @@ def _describe_hold(held: Held | None) -> dict[str, str]:
 
 
 def _describe_options(question: Question) -> dict[str, str]:
-    shown = {k: "***" if k in question.hidden else v for k, v in question.options.items()}
+    shown = mask_values(question.options, question.hidden)
     return {
         "remedy": question.remedy,
         "risk": question.risk.value,

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+V = TypeVar("V")
+
+#: What is shown in the place of a secret, wherever one is.
+MASK = "***"
 
 # A terminal's own sequences (ECMA-48: CSI, then OSC and other strings, then two-byte escapes).
 _ESCAPES = re.compile(
@@ -21,6 +28,11 @@ def clean_text(text: str) -> str:
     """Text without terminal sequences and control characters; lines and tabs stay."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROLS.sub("", _ESCAPES.sub("", text))
+
+
+def mask_values(values: Mapping[str, V], secret: Collection[str]) -> dict[str, V | str]:
+    """The values with those of secret names hidden."""
+    return {name: MASK if name in secret else value for name, value in values.items()}
 
 
 def cut(text: str, length: int) -> str:

@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from agent.core.text import MASK
 from agent.core.units import format_duration, parse_duration
-from agent.host.url import MASK, is_secret_name
+from agent.host.url import is_secret_name
 
 #: Longest condition, and most items of one `any(...)`.
 LONGEST = 1000

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import re
 
-from agent.core.text import clean_text, cut
-
-#: What stands where a secret stood.
-MASK = "***"
+from agent.core.text import MASK, clean_text, cut
 
 #: More of one text is never looked at.
 READ_AT_MOST = 64 * 1024

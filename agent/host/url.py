@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-#: Stands where a secret stood.
-MASK = "****"
+from agent.core.text import MASK
 
 _PORTS = {"http": 80, "https": 443}
 #: What the name of a secret holds, as a query's key or a header's name.

@@ -11,8 +11,8 @@ import ipaddress
 import re
 from urllib.parse import unquote, unquote_plus
 
-from agent.core.text import clean_text
-from agent.host.text import MASK, redact_text
+from agent.core.text import MASK, clean_text
+from agent.host.text import redact_text
 
 #: Query parameters of Apprise that hold no secret: their values may appear in an error.
 PUBLIC_PARAMETERS = frozenset(

@@ -24,11 +24,11 @@ from agent.core.model import (
     Status,
     Transition,
 )
+from agent.core.text import mask_values
 from agent.core.units import format_duration
 from agent.host.text import MAX_OUTPUT, show
 
 #: Stands in place of a secret option.
-MASK = "****"
 #: Earlier incidents that are listed; all of them are counted.
 LISTED = 10
 
@@ -172,8 +172,7 @@ def _find_hidden(runs: Sequence[Run], secrets: Mapping[str, Collection[str]]) ->
 
 
 def _mask(run: Run, secrets: Mapping[str, Collection[str]], hidden: tuple[str, ...]) -> Run:
-    secret = secrets.get(run.remedy, ())
-    options = {name: MASK if name in secret else value for name, value in run.options.items()}
+    options = mask_values(run.options, secrets.get(run.remedy, ()))
     return replace(run, options=options, detail=show(run.detail, MAX_OUTPUT, hidden))
 
 

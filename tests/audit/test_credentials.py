@@ -104,8 +104,8 @@ async def test_no_report_shows_them(serve: Serve, run: Run) -> None:
 
 
 def test_secrets_in_an_address_are_masked() -> None:
-    assert show_address("https://me:pw@h.example/a?b=c&key=d") == "https://h.example/a?b=c&key=****"
-    assert show_address("/a?token=x") == "/a?token=****"
+    assert show_address("https://me:pw@h.example/a?b=c&key=d") == "https://h.example/a?b=c&key=***"
+    assert show_address("/a?token=x") == "/a?token=***"
     assert show_address("https://h.example?a@b") == "https://h.example?a@b"
 
 
@@ -127,7 +127,7 @@ async def test_what_a_site_repeats_of_them_is_masked_on_the_way_out(
     site = await serve({"/": echo})
     file = write(tmp_path / "c", f"Cookie: session={SECRET}\n")
     audit = await order_audit(Order(plan=make_plan(site.url, credentials=str(file))))
-    assert audit.urls[0].title == "****"
+    assert audit.urls[0].title == "***"
     assert SECRET not in repr(audit)
 
 

@@ -60,7 +60,7 @@ async def test_an_order_is_told_with_what_it_said_and_made(web) -> None:
         run.json()["id"],
     )
     assert entry["details"] == (
-        '{"options": {"unit": "nginx.service", "password": "****"}, "preview": true}'
+        '{"options": {"unit": "nginx.service", "password": "***"}, "preview": true}'
     )
 
 
