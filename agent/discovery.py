@@ -90,6 +90,9 @@ async def find_proposals(
         if not isinstance(answer, str)
         for proposal in sorted(answer, key=lambda p: p.name)
     ]
+    # One server that is down must not open two incidents.
+    spoken = {types[proposal.options["type"]].speaks for proposal in found} - {""}
+    found = [proposal for proposal in found if proposal.options.get("protocol") not in spoken]
     return tuple(found), tuple(answer for answer in answers if isinstance(answer, str))
 
 

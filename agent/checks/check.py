@@ -162,6 +162,8 @@ class CheckType:
     #: Checks of this type that would suit this host. It only reads, and never raises for what is
     #: not there.
     propose: Callable[[Machine], Awaitable[tuple[Proposal, ...]]] = propose_nothing
+    #: The protocol of `tcp` that it speaks itself: where it is proposed, a greeting is no more.
+    speaks: str = ""
     #: Evidence for one finding: slower than a look, called before a run and after a proof.
     gather: Callable[[Any, Finding, Machine], Awaitable[tuple[Evidence, ...]]] = gather_nothing
     #: What triggers watch for it.

@@ -476,6 +476,7 @@ MARIADB = CheckType(
     gather=gather,
     defaults={"timeout": "15s"},
     propose=propose,
+    speaks="mysql",
     watches=lambda options: database.watch_unit(options.unit),
     names=lambda options: frozenset({options.unit}),
     identity=("unit",),

@@ -169,6 +169,7 @@ REDIS = CheckType(
     gather=gather,
     defaults={"timeout": "15s"},
     propose=propose,
+    speaks="redis",
     watches=lambda options: database.watch_unit(options.unit),
     names=lambda options: frozenset({options.unit}),
     identity=("unit",),

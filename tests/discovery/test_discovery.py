@@ -124,6 +124,23 @@ async def test_a_type_that_stumbles_does_not_hide_what_others_found() -> None:
     assert troubles == ("cannot look around for disk: OSError: no such host",)
 
 
+async def test_a_server_with_a_check_of_its_own_is_not_greeted_as_well() -> None:
+    redis = Proposal(name="redis", options={"type": "redis", "unit": "redis.service"}, why="")
+    greetings = [
+        Proposal(name=name, options={"type": "tcp", "port": port, "protocol": name}, why="")
+        for name, port in (("redis", 6379), ("smtp", 25))
+    ]
+    types = {
+        "tcp": replace(proposing(*greetings), name="tcp"),
+        "redis": replace(CHECKS["redis"], propose=proposing(redis).propose),
+    }
+    found, _ = await find_proposals(Machine(clock=Clock()), types)
+    assert [(p.name, p.options["type"]) for p in found] == [("smtp", "tcp"), ("redis", "redis")]
+    types["redis"] = replace(types["redis"], propose=proposing().propose)
+    found, _ = await find_proposals(Machine(clock=Clock()), types)
+    assert [p.name for p in found] == ["redis", "smtp"]
+
+
 async def test_a_type_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(_machine: Machine) -> tuple[Proposal, ...]:
         await asyncio.Event().wait()
