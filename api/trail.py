@@ -16,7 +16,7 @@ from agent.agent import ActionOutcome, AgentFacade
 from agent.core.text import mask_values
 from agent.errors import NotFound
 from api.problems import tell_refusal
-from api.schemas import secret_options
+from api.schemas.remedies import secret_options
 
 T = TypeVar("T")
 

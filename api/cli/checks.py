@@ -12,7 +12,7 @@ from api.cli.parts import Json, open_client
 from api.cli.screen import Screen, tell_ago
 
 if TYPE_CHECKING:
-    from api.schemas import Check
+    from api.schemas.checks import Check
 
 #: As monitoring plugins have it (Monitoring Plugins Development Guidelines, "Return codes").
 EXIT_OF_STATUS = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
@@ -33,7 +33,7 @@ def check(names: _Names = None, as_json: Json = False) -> None:
 
     from agent.bootstrap import look_once
     from agent.settings import read_settings
-    from api.schemas import Check
+    from api.schemas.checks import Check
 
     try:
         looked = asyncio.run(look_once(read_settings(), tuple(names or ())))

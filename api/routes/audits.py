@@ -6,8 +6,10 @@ from typing import Annotated
 
 from fastapi import Query
 
-from api import schemas
 from api.routes.parts import Agent, Before, By, Limit
+from api.schemas.audits import Audit, AuditOrder, AuditResult
+from api.schemas.checks import Check
+from api.schemas.wire import Page, page_of
 
 
 async def list_audits(
@@ -15,17 +17,17 @@ async def list_audits(
     check: Annotated[str | None, Query(max_length=200, description="Only of this check")] = None,
     limit: Limit = 50,
     before: Before = None,
-) -> schemas.Page[schemas.Audit]:
+) -> Page[Audit]:
     """Audits that the agent's checks made, newest first, without their defects."""
     page = await agent.audits(limit=limit, before=before, check=check)
-    return schemas.page_of(page, schemas.Audit.of)
+    return page_of(page, Audit.of)
 
 
-async def show_audit(agent: Agent, id: str) -> schemas.AuditResult:
+async def show_audit(agent: Agent, id: str) -> AuditResult:
     """One audit with its defects."""
-    return schemas.AuditResult.of(await agent.audit(id))
+    return AuditResult.of(await agent.audit(id))
 
 
-async def start_audit(agent: Agent, by: By, order: schemas.AuditOrder) -> schemas.Check:
+async def start_audit(agent: Agent, by: By, order: AuditOrder) -> Check:
     """Have a check of type `site` made now; the answer comes at once, the audit takes minutes."""
-    return schemas.Check.of(await agent.start_audit(order.check, by=by))
+    return Check.of(await agent.start_audit(order.check, by=by))

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Query
 
 from agent.agent import LONGEST_DIGEST
-from api import schemas
 from api.routes.parts import Agent
+from api.schemas.digests import Digest
 
 Seconds = Annotated[
     float | None,
@@ -20,6 +20,6 @@ Seconds = Annotated[
 ]
 
 
-async def show_digest(agent: Agent, seconds: Seconds = None) -> schemas.Digest:
+async def show_digest(agent: Agent, seconds: Seconds = None) -> Digest:
     """What was repaired, what recurs, what is forecast, what waits: as data and as text."""
-    return schemas.Digest.of(await agent.digest(seconds=seconds))
+    return Digest.of(await agent.digest(seconds=seconds))

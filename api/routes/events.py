@@ -11,9 +11,9 @@ from fastapi import Header, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from agent.agent import LiveEvent
-from api import schemas
+from agent import agent as facade
 from api.routes.parts import Agent
+from api.schemas.events import LiveEvent
 
 #: Something is sent at least this often, so that a dead connection is noticed.
 KEEP_ALIVE_SECONDS = 15.0
@@ -43,7 +43,7 @@ async def stream_events(
 
 
 async def _write_events(
-    events: AsyncIterator[LiveEvent], stopping: asyncio.Event
+    events: AsyncIterator[facade.LiveEvent], stopping: asyncio.Event
 ) -> AsyncIterator[bytes]:
     """Ends when the agent stops: a client that hangs on must not hold that up."""
     yield format_sse_event(retry=RETRY_MILLISECONDS, comment="hostmend")
@@ -65,7 +65,7 @@ async def _write_events(
             if event is None:
                 return
             yield format_sse_event(
-                data_str=schemas.LiveEvent.of(event).model_dump_json(),
+                data_str=LiveEvent.of(event).model_dump_json(),
                 event=event.kind,
                 id=str(event.id),
             )

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import Query
 
 from agent.core.model import NoticeState
-from api import schemas
 from api.routes.parts import Agent, Before, By, Limit
+from api.schemas.notices import Notice, RouteTest, RouteTestOrder, RouteTests
+from api.schemas.wire import Page, page_of
 
 
 async def list_notices(
@@ -16,16 +17,14 @@ async def list_notices(
     state: Annotated[NoticeState | None, Query(description="Only in this state")] = None,
     limit: Limit = 50,
     before: Before = None,
-) -> schemas.Page[schemas.Notice]:
+) -> Page[Notice]:
     """Notices, newest first."""
     page = await agent.notices(limit=limit, before=before, state=state)
-    return schemas.page_of(page, schemas.Notice.of)
+    return page_of(page, Notice.of)
 
 
-async def try_routes(
-    agent: Agent, by: By, order: schemas.RouteTestOrder | None = None
-) -> schemas.RouteTests:
+async def try_routes(agent: Agent, by: By, order: RouteTestOrder | None = None) -> RouteTests:
     """Send one message to each route, wait for it, and tell what became of each."""
-    order = order or schemas.RouteTestOrder()
+    order = order or RouteTestOrder()
     found = await agent.try_routes(order.routes, by=by)
-    return schemas.RouteTests(items=[schemas.RouteTest.of(test) for test in found])
+    return RouteTests(items=[RouteTest.of(test) for test in found])

@@ -9,8 +9,9 @@ from fastapi import Depends, Query, Request
 
 from agent.agent import AgentFacade
 from agent.errors import NotFound
-from api import schemas
 from api.auth import find_caller
+from api.schemas.remedies import Secrets, secret_options
+from api.schemas.wire import Page
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -34,14 +35,14 @@ Before = Annotated[
 ]
 
 
-def secrets_of(agent: AgentFacade) -> schemas.Secrets:
+def secrets_of(agent: AgentFacade) -> Secrets:
     """Which options are secret, asked once for each remedy."""
     known: dict[str, Collection[str]] = {}
 
     def find_secrets(remedy: str) -> Collection[str]:
         if remedy not in known:
             try:
-                known[remedy] = schemas.secret_options(agent.remedy(remedy))
+                known[remedy] = secret_options(agent.remedy(remedy))
             except NotFound:
                 known[remedy] = ()
         return known[remedy]
@@ -55,11 +56,11 @@ def page_by_name(
     convert: Callable[[T], W],
     limit: int,
     before: str | None,
-) -> schemas.Page[W]:
+) -> Page[W]:
     """A part of a list that is sorted by name; the cursor is the last name of the part before."""
     rest = sorted((i for i in items if before is None or name(i) > before), key=name)
     part = rest[:limit]
-    return schemas.Page[Any](
+    return Page[Any](
         items=[convert(item) for item in part],
         next=name(part[-1]) if len(rest) > limit else None,
     )

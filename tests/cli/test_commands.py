@@ -12,7 +12,13 @@ from fake_agent import START
 
 from agent.core.model import Held, Hold, Outcome, RunState, Silence
 from agent.errors import ConfigError, StoreError
-from api import schemas
+from api.schemas.checks import Check
+from api.schemas.incidents import Explanation, Incident, IncidentStory
+from api.schemas.notices import Notice
+from api.schemas.remedies import Remedy
+from api.schemas.runs import Run
+from api.schemas.status import AgentStatus
+from api.schemas.wire import Page
 
 PLAIN = [
     ("status",),
@@ -217,20 +223,20 @@ async def test_a_configuration_that_cannot_be_used_is_refused(agent, hostmend) -
 @pytest.mark.parametrize(
     ("arguments", "kind"),
     [
-        (("status",), schemas.AgentStatus),
-        (("pause",), schemas.AgentStatus),
-        (("resume",), schemas.AgentStatus),
-        (("reload",), schemas.AgentStatus),
-        (("checks",), schemas.Page[schemas.Check]),
-        (("incidents",), schemas.Page[schemas.Incident]),
-        (("incident", "show", "i1"), schemas.IncidentStory),
-        (("incident", "explain", "i2"), schemas.Explanation),
-        (("incident", "ack", "i2"), schemas.Incident),
-        (("remedies",), schemas.Page[schemas.Remedy]),
-        (("remedy", "show", "clean-disk"), schemas.Remedy),
-        (("remedy", "run", "restart-service", "-o", "unit=x", "--no-wait"), schemas.Run),
-        (("runs",), schemas.Page[schemas.Run]),
-        (("notices",), schemas.Page[schemas.Notice]),
+        (("status",), AgentStatus),
+        (("pause",), AgentStatus),
+        (("resume",), AgentStatus),
+        (("reload",), AgentStatus),
+        (("checks",), Page[Check]),
+        (("incidents",), Page[Incident]),
+        (("incident", "show", "i1"), IncidentStory),
+        (("incident", "explain", "i2"), Explanation),
+        (("incident", "ack", "i2"), Incident),
+        (("remedies",), Page[Remedy]),
+        (("remedy", "show", "clean-disk"), Remedy),
+        (("remedy", "run", "restart-service", "-o", "unit=x", "--no-wait"), Run),
+        (("runs",), Page[Run]),
+        (("notices",), Page[Notice]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -243,7 +249,7 @@ async def test_json_is_what_the_api_gives(agent, hostmend, arguments, kind: Any)
 async def test_a_run_and_its_events_are_json_together(agent, hostmend) -> None:
     for arguments in (("run-show", "r1"), ("remedy", "run", "restart-service", "-o", "unit=x")):
         told = json.loads((await hostmend(*arguments, "--json")).out)
-        assert schemas.Run.model_validate(told["run"])
+        assert Run.model_validate(told["run"])
         assert [event["number"] for event in told["events"]]
 
 

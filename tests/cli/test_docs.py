@@ -18,7 +18,7 @@ from api.cli.main import COMMANDS, GROUPS
 from api.cli.runs import EXIT_OF_OUTCOME
 from api.limits import AT_ONCE, Rates
 from api.routes.events import KEEP_ALIVE_SECONDS
-from api.schemas import LONGEST_WINDOW
+from api.schemas.silences import LONGEST_WINDOW
 from api.server import REQUEST_SECONDS
 from api.sockets import UNREAD_SECONDS, TcpListener
 

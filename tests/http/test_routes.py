@@ -8,15 +8,26 @@ from typing import Any
 
 from fake_agent import START, make_incident, make_run
 
-from agent.core.model import NoticeState, Run, RunState, State
-from api import schemas
+from agent.core import model
+from agent.core.model import NoticeState, RunState, State
+from api.schemas.audits import Audit, AuditResult
+from api.schemas.checks import Check
+from api.schemas.drills import Drill
+from api.schemas.health import Health
+from api.schemas.incidents import Explanation, Incident, IncidentStory
+from api.schemas.notices import Notice
+from api.schemas.rehearsals import Rehearsal, RehearsalResult
+from api.schemas.remedies import Remedy
+from api.schemas.runs import Run
+from api.schemas.status import AgentStatus
+from api.schemas.wire import Page, write_instant
 
 SECRET = "hunter2"
 
 
 async def test_status_is_told_whole(web) -> None:
     status = (await web.unix.get("/v1/status")).json()
-    assert schemas.AgentStatus.model_validate(status)
+    assert AgentStatus.model_validate(status)
     assert status["now"] == "2026-01-31T08:10:00.000Z"
     assert status["worst"] == "critical"
     assert [incident["id"] for incident in status["incidents"]] == ["i2"]
@@ -25,7 +36,7 @@ async def test_status_is_told_whole(web) -> None:
 
 async def test_a_story_is_told_whole(web) -> None:
     story = (await web.unix.get("/v1/incidents/i1")).json()
-    assert schemas.IncidentStory.model_validate(story)
+    assert IncidentStory.model_validate(story)
     assert story["downtime_seconds"] == 12.5
     assert [step["new"] for step in story["transitions"]][-1] == "resolved"
     assert story["runs"][0]["timeout_seconds"] == 60.0
@@ -33,23 +44,23 @@ async def test_a_story_is_told_whole(web) -> None:
 
 
 ANSWERS: dict[str, Any] = {
-    "/v1/checks": schemas.Page[schemas.Check],
-    "/v1/checks/web": schemas.Check,
-    "/v1/incidents": schemas.Page[schemas.Incident],
-    "/v1/incidents/i2/explain": schemas.Explanation,
-    "/v1/audits": schemas.Page[schemas.Audit],
-    "/v1/audits?check=pages": schemas.Page[schemas.Audit],
-    "/v1/audits/a1": schemas.AuditResult,
-    "/v1/rehearsals": schemas.Page[schemas.Rehearsal],
-    "/v1/rehearsals/h1": schemas.RehearsalResult,
-    "/v1/drills": schemas.Page[schemas.Drill],
-    "/v1/drills/d1": schemas.Drill,
-    "/v1/remedies": schemas.Page[schemas.Remedy],
-    "/v1/remedies/clean-disk": schemas.Remedy,
-    "/v1/runs": schemas.Page[schemas.Run],
-    "/v1/runs/r1": schemas.Run,
-    "/v1/notices": schemas.Page[schemas.Notice],
-    "/readyz": schemas.Health,
+    "/v1/checks": Page[Check],
+    "/v1/checks/web": Check,
+    "/v1/incidents": Page[Incident],
+    "/v1/incidents/i2/explain": Explanation,
+    "/v1/audits": Page[Audit],
+    "/v1/audits?check=pages": Page[Audit],
+    "/v1/audits/a1": AuditResult,
+    "/v1/rehearsals": Page[Rehearsal],
+    "/v1/rehearsals/h1": RehearsalResult,
+    "/v1/drills": Page[Drill],
+    "/v1/drills/d1": Drill,
+    "/v1/remedies": Page[Remedy],
+    "/v1/remedies/clean-disk": Remedy,
+    "/v1/runs": Page[Run],
+    "/v1/runs/r1": Run,
+    "/v1/notices": Page[Notice],
+    "/readyz": Health,
 }
 ORDERS = {
     "/v1/resume": "resume",
@@ -211,7 +222,7 @@ async def test_an_order_that_arrives_twice_acts_once(web) -> None:
 async def test_equal_orders_at_one_time_act_once(web, monkeypatch) -> None:
     slow, run_remedy = asyncio.Event(), web.agent.run_remedy
 
-    async def run_slowly(*args: Any, **kwargs: Any) -> Run:
+    async def run_slowly(*args: Any, **kwargs: Any) -> model.Run:
         await slow.wait()
         return await run_remedy(*args, **kwargs)
 
@@ -268,8 +279,8 @@ async def test_only_the_latest_keys_are_remembered(web) -> None:
 
 
 def test_the_first_second_of_time_is_written_as_such() -> None:
-    assert schemas.write_instant(0.0) == "1970-01-01T00:00:00.000Z"
-    assert schemas.write_instant(START + 0.9999) == "2026-01-31T08:00:00.999Z"
+    assert write_instant(0.0) == "1970-01-01T00:00:00.000Z"
+    assert write_instant(START + 0.9999) == "2026-01-31T08:00:00.999Z"
 
 
 async def test_an_audit_is_told_with_its_defects(web) -> None:
