@@ -7,6 +7,7 @@ against what is configured already, and are written as a file that people can re
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 import tempfile
@@ -122,7 +123,7 @@ def compare(
         if covering:
             known |= dict.fromkeys(covering, proposal)
             continue
-        named = replace(proposal, name=_find_name(proposal.name, names))
+        named = replace(proposal, name=_find_name(proposal, names))
         if why := _find_fault(named, catalog, types):
             problems.append(f"cannot propose {named.name}: {why}")
             continue
@@ -152,12 +153,12 @@ def _identify(kind: CheckType, options: Mapping[str, Any]) -> tuple[Any, ...]:
 _GENERAL = frozenset(CheckOptions.model_fields)
 
 
-def _find_name(wanted: str, taken: set[str]) -> str:
-    name = re.sub(r"[^a-z0-9_.-]+", "-", wanted.lower()).strip("-._") or "check"
-    number = 1
-    while (free := name if number == 1 else f"{name}-{number}") in taken:
-        number += 1
-    return free
+def _find_name(proposal: Proposal, taken: set[str]) -> str:
+    """Its own name, or with its type behind it where that is taken, or with a number."""
+    name = re.sub(r"[^a-z0-9_.-]+", "-", proposal.name.lower()).strip("-._") or "check"
+    wanted = (name, f"{name}-{proposal.options['type']}")
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain(wanted, numbered) if each not in taken)
 
 
 def _find_fault(proposal: Proposal, catalog: Catalog, types: Mapping[str, CheckType]) -> str:

@@ -75,14 +75,15 @@ def test_what_is_configured_under_any_name_and_with_any_edits_is_known(
 
 
 def test_names_are_made_fit_and_unique(tmp_path: Path, catalog: Catalog) -> None:
-    names = ["PostgreSQL@15-Main", "postgresql 15-main", "", "--"]
+    names = ["PostgreSQL@15-Main", "postgresql 15-main", "postgresql-15-main.", "", "--"]
     proposals = [service(name, f"u{n}.service") for n, name in enumerate(names)]
     found = discover(tmp_path, "", catalog, *proposals)
     assert [p.name for p in found.new] == [
         "postgresql-15-main",
+        "postgresql-15-main-service",
         "postgresql-15-main-2",
         "check",
-        "check-2",
+        "check-service",
     ]
 
 
