@@ -71,7 +71,7 @@ def test_what_is_configured_under_any_name_and_with_any_edits_is_known(
     web, db = service("web", "nginx.service"), service("mine", "mariadb.service")
     found = discover(tmp_path, text, catalog, web, db)
     assert dict(found.known) == {"mine": web}
-    assert found.new == (replace(db, name="mine-2"),)
+    assert found.new == (replace(db, name="mine-service"),)
 
 
 def test_names_are_made_fit_and_unique(tmp_path: Path, catalog: Catalog) -> None:
