@@ -56,6 +56,8 @@ class _Watched:
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list[asyncio.Future[Looked]] = field(default_factory=list)
     last: Looked | None = None
+    #: What the last look returned, and the same made fit.
+    found: tuple[tuple[Finding, ...], tuple[Finding, ...]] = ((), ())
     task: asyncio.Task[None] | None = None
 
 
@@ -178,7 +180,7 @@ class Watcher:
             if asleep > _ASLEEP:
                 # The alarm did not run on either: that makes nobody late.
                 due += asleep
-            looked = await self._look_once(policy)
+            looked = await self._look_once(watched)
             self.count += 1
             if not first and looked.began >= due:
                 self._late.append((looked.began, looked.began - due))
@@ -200,7 +202,8 @@ class Watcher:
                 if not answer.done():
                     answer.set_result(looked)
 
-    async def _look_once(self, policy: CheckPolicy) -> Looked:
+    async def _look_once(self, watched: _Watched) -> Looked:
+        policy = watched.policy
         findings: tuple[Finding, ...] = ()
         broken = ""
         prompt = min(PROMPT, policy.timeout)
@@ -220,7 +223,7 @@ class Watcher:
             broken = "the look was cancelled"
         else:
             try:
-                findings = tuple(clean_finding(finding, ended) for finding in task.result())
+                findings = _clean(watched, task.result(), ended)
             except Exception as error:
                 broken = f"{type(error).__name__}: {error}"
                 if not isinstance(error, HostmendError):
@@ -268,6 +271,15 @@ class Watcher:
         self._abandoned.discard(task)
         if not task.cancelled():
             task.exception()
+
+
+def _clean(watched: _Watched, found: tuple[Finding, ...], ended: Instant) -> tuple[Finding, ...]:
+    """The findings made fit; the very ones of the look before it are fit already."""
+    before, cleaned = watched.found
+    if found is not before:
+        cleaned = tuple(clean_finding(finding, ended) for finding in found)
+        watched.found = found, cleaned
+    return cleaned
 
 
 def _find_share(name: str, moments: int) -> float:

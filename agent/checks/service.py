@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -18,14 +18,16 @@ from agent.checks.check import CheckOptions, CheckType, Proposal, StepOptions, W
 from agent.checks.failed_units import look_for_failed
 from agent.checks.unit_state import describe_state, judge, make_unavailable, needs_reason
 from agent.checks.unit_success import see_success
-from agent.checks.unit_wear import Limits, see_wear
+from agent.checks.unit_wear import KILLS, Limits, is_worn, see_wear
 from agent.checks.values import Duration
 from agent.core.model import Evidence, Finding, Status
 from agent.errors import Unavailable
 from agent.host.exhaustion import find_shortage, last_words
 from agent.host.intention import find_stop
 from agent.host.journal import read_log
+from agent.host.kernel import count_group_kills
 from agent.host.machine import Machine
+from agent.host.memory import Memory
 from agent.host.protected import why_never
 from agent.host.shortage import Shortage, find_unusable
 from agent.host.systemd import Systemd
@@ -137,6 +139,8 @@ async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]
         if is_pattern(options.unit):
             return await look_for_failed(options.unit, options.ignore, machine, systemd, explain)
         state = await systemd.unit(options.unit)
+        if (before := _find_calm(options, machine.memory, state)) is not None:
+            return before
         triggers = await _active_triggers(systemd, state)
         stop = None
         if needs_reason(state, triggers):
@@ -158,7 +162,38 @@ async def look(options: ServiceOptions, machine: Machine) -> tuple[Finding, ...]
             finding = await see_success(finding, state, options.succeeded_within, machine, systemd)
         except Unavailable as error:
             return (make_unavailable(options.unit, str(error)),)
-    return (finding,)
+    findings = (finding,)
+    # What must have succeeded lately ends to be true by itself.
+    lasts = state.active_state == "active" and options.succeeded_within is None
+    if finding.status is Status.OK and lasts:
+        memory.notes["service.calm"] = _Calm(
+            options=options,
+            state=state,
+            kills=finding.measurements.get(KILLS),
+            findings=findings,
+        )
+    return findings
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Calm:
+    """What a look found of a unit that is well."""
+
+    options: ServiceOptions
+    state: UnitState
+    kills: float | None
+    findings: tuple[Finding, ...]
+
+
+def _find_calm(
+    options: ServiceOptions, memory: Memory, state: UnitState
+) -> tuple[Finding, ...] | None:
+    """What the last look found, where nothing at all happened since: most looks end here."""
+    calm: _Calm | None = memory.notes.get("service.calm")
+    if calm is None or calm.state is not state or calm.options is not options or is_worn(memory):
+        return None
+    kills = count_group_kills(state.control_group) if state.control_group else None
+    return calm.findings if calm.kills == kills else None
 
 
 def blame(finding: Finding, shortage: Shortage) -> Finding:

@@ -25,6 +25,8 @@ KILLS_FOR: Seconds = 1800.0
 _MOST_RESTARTS = 1000
 RESTARTS_FOR: Seconds = 32 * 86400.0
 _RESTARTED = "restarted"
+#: The measurement that counts them.
+KILLS = "oom_kills_count"
 
 
 class Limits(BaseModel):
@@ -121,7 +123,7 @@ def see_wear(
     if history.see(state, kills, now):
         history.remember(memory, now)
     if kills is not None:
-        measured = {**finding.measurements, "oom_kills_count": float(kills)}
+        measured = {**finding.measurements, KILLS: float(kills)}
         finding = replace(finding, measurements=measured)
     up = finding.status is Status.OK and not state.is_down
     if not up and finding.cause != "restarting":
@@ -136,6 +138,12 @@ def see_wear(
         what = f"{state.name} is up, but the kernel killed a process of it for want of memory"
         return replace(finding, status=Status.WARNING, cause="oom-killed", summary=what, since=None)
     return finding
+
+
+def is_worn(memory: Memory) -> bool:
+    """Whether earlier looks saw a restart or a kill, which a limit may count with time."""
+    history: History | None = memory.notes.get("service.history")
+    return history is not None and bool(history.restarted or history.killed_at)
 
 
 def _find_wear(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -114,8 +113,9 @@ class Machine:
 
     def remember(self, memory: Memory) -> Machine:
         """This machine as one check sees it; the edges are the same."""
-        seen = copy.copy(self)
-        seen.memory = memory
+        # For every look: `replace` would make all edges anew only to throw them away.
+        seen = object.__new__(Machine)
+        seen.__dict__ |= self.__dict__ | {"memory": memory}
         return seen
 
     async def close(self) -> None:

@@ -97,7 +97,8 @@ class Systemd:
         self._keeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         #: Units whose rows are about to be asked for, and the answer to come.
-        self._asking: tuple[list[str], asyncio.Future[dict[str, UnitRow]]] | None = None
+        #: Names that are asked for in this moment, and who waits for their rows.
+        self._asking: list[tuple[str, asyncio.Future[UnitRow | None]]] = []
         self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
         self._unanswered = 0
         self._arranging = asyncio.Lock()
@@ -364,21 +365,31 @@ class Systemd:
 
     async def _find_row(self, name: str) -> UnitRow | None:
         """systemd's row of one unit, in one answer with whatever is asked for in this moment."""
-        if self._asking is None:
-            names: list[str] = []
-            self._asking = names, self._spawn(self._ask_together(names))
-        names, answer = self._asking
-        names.append(name)
-        # Whoever is given up meanwhile takes the answer from nobody.
-        return (await asyncio.shield(answer)).get(name)
+        if not self._asking:
+            self._spawn(self._ask_together())
+        answer: asyncio.Future[UnitRow | None] = asyncio.get_running_loop().create_future()
+        self._asking.append((name, answer))
+        return await answer
 
-    async def _ask_together(self, names: list[str]) -> dict[str, UnitRow]:
+    async def _ask_together(self) -> None:
         await asyncio.sleep(0)
         # Whoever comes from now on is not served by what is asked now.
-        self._asking = None
-        rows = await self.units(names)
-        # In the order of the names, of which those are left out that no unit may have.
-        return dict(zip(names, rows, strict=True)) if len(rows) == len(names) else {}
+        asked, self._asking = self._asking, []
+        try:
+            rows = await self.units([name for name, _ in asked])
+            # In the order of the names, of which those are left out that no unit may have.
+            complete = len(rows) == len(asked)
+            for place, (_, answer) in enumerate(asked):
+                # Whoever was given up meanwhile waits no more.
+                if not answer.done():
+                    answer.set_result(rows[place] if complete else None)
+        except Unavailable as error:
+            for _, answer in asked:
+                if not answer.done():
+                    answer.set_exception(Unavailable(str(error)))
+        finally:
+            for _, answer in asked:
+                answer.cancel()
 
     # The connection
 

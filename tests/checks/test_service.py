@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from agent.checks import CHECKS
+from agent.checks import CHECKS, service, unit_wear
 from agent.checks.service import CAUSES, ServiceOptions, look
 from agent.checks.unit_state import judge
 from agent.clock import Clock
 from agent.core.model import Status
 from agent.host.machine import Machine
 from agent.host.stops import Stop, StoppedBy
+from agent.host.systemd import Systemd
 from agent.host.units import Job, UnitState
 
 UP = UnitState(
@@ -467,3 +468,45 @@ def test_the_default_ladder_restarts_the_unit_that_the_check_names() -> None:
 def test_what_the_host_hangs_on_has_no_default_ladder(unit: str) -> None:
     options = ServiceOptions(type="service", unit=unit)
     assert CHECKS["service"].default_ladder(options) == ()
+
+
+class Answering(Systemd):
+    """Always in the state that it was given."""
+
+    state = UP
+
+    async def unit(self, name: str) -> UnitState:
+        return self.state
+
+
+async def test_a_unit_of_which_nothing_is_new_is_found_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kills = 0
+    for module in (service, unit_wear):
+        monkeypatch.setattr(module, "count_group_kills", lambda _group: kills)
+    systemd = Answering(Clock())
+    systemd.state = replace(UP, control_group="/web")
+    machine = Machine(clock=Clock(), systemd=systemd)
+    options = ServiceOptions(type="service", unit="web.service")
+    first = await look(options, machine)
+    assert first[0].status is Status.OK
+    assert await look(options, machine) is first
+    limited = ServiceOptions(type="service", unit="web.service", warning={"tasks": "50%"})
+    found = await look(limited, machine)
+    assert found is not first, "a reload changed what is looked for"
+
+    systemd.state = replace(systemd.state, n_restarts=5)
+    (worn,) = await look(options, machine)
+    assert worn.cause == "restarting-often"
+    assert (await look(options, machine))[0].cause == "restarting-often", "it is not well yet"
+
+    systemd.state, machine = replace(UP, control_group="/web"), Machine(clock=Clock())
+    machine.systemd = systemd
+    first = await look(options, machine)
+    kills = 1
+    assert (await look(options, machine))[0].cause == "oom-killed"
+    assert (await look(options, machine))[0].cause == "oom-killed", "it is not well yet"
+
+    systemd.state = replace(FAILED, control_group="")
+    assert (await look(options, machine))[0].status is Status.CRITICAL
