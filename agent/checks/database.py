@@ -229,7 +229,13 @@ async def judge_down(
     if (match := find_signature(text, signatures)) is not None:
         return blame_signature(finding, match)
     finding = replace(finding, cause="down")
-    return await blame_room(finding, text, log.machine) if find_messages(text) else finding
+    if find_messages(text):
+        finding = await blame_room(finding, text, log.machine)
+    if finding.cause != "down":
+        return finding
+    # Nothing but down is what a check of its unit, where there is one, sees and mends as well: this
+    # one waits for it, and people are told once.
+    return replace(finding, implicates=(*finding.implicates, f"unit:{state.id}"))
 
 
 async def _judge_unclear(
