@@ -86,7 +86,7 @@ from agent.host.machine import Machine
 from agent.remedies.catalog import Catalog
 from agent.remedies.description import Remedy
 from agent.remedies.options import check_options
-from agent.reports.digest import LONGEST_DIGEST, Digest
+from agent.reports.digest import Digest
 from agent.reports.incident import LISTED, Earlier, Exhibit, IncidentReport, make_report
 from agent.store import origin
 from agent.store.history import History
@@ -104,9 +104,6 @@ _KEPT_DEFECTS = 500
 
 #: Earlier incidents of a check that a report looks through.
 _EARLIER = 500
-
-#: What a digest is of where none was ever sent: seconds.
-_DIGEST_FOR = 7 * 86400.0
 
 _WORST = (Status.OK, Status.UNKNOWN, Status.WARNING, Status.CRITICAL)
 
@@ -202,7 +199,7 @@ class RunningAgent:
                     "check": incident.check if incident else "",
                     "subject": incident.subject if incident else "",
                     "resolved_by": incident.resolved_by if incident else None,
-                    "downtime_seconds": self._downtime(incident) if incident else 0.0,
+                    "downtime_seconds": incident.count_downtime(now) if incident else 0.0,
                 },
             )
         runs = list(decision.runs)
@@ -545,7 +542,7 @@ class RunningAgent:
             evidence=tuple(
                 EvidenceItem(when=k.stage, taken=k.taken, evidence=k.evidence) for k in kept
             ),
-            downtime=self._downtime(incident),
+            downtime=incident.count_downtime(self._parts.clock.now()),
         )
 
     async def report(self, incident_id: str) -> IncidentReport:
@@ -580,16 +577,7 @@ class RunningAgent:
         )
 
     async def digest(self, *, seconds: float | None = None) -> Digest:
-        now, told = self._parts.clock.now(), self._parts.engine.host.digested
-        if seconds is None:
-            seconds = _DIGEST_FOR if told is None else now - told
-        return await self._parts.digester.make(now - min(seconds, LONGEST_DIGEST))
-
-    def _downtime(self, incident: Incident) -> float:
-        if incident.failing_since is None:
-            return incident.downtime
-        until = incident.ended or self._parts.clock.now()
-        return incident.downtime + max(0.0, until - incident.failing_since)
+        return await self._parts.digester.make_last(seconds)
 
     async def explain(self, incident_id: str) -> Explanation:
         incident = await self._incident(incident_id)
