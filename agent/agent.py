@@ -223,7 +223,7 @@ class RouteTest:
 
 
 class AgentFacade(Protocol):
-    """What `api/` sees. `Agent` below is it; tests may hand in their own.
+    """What `api/` sees. `agent.running.RunningAgent` is it; tests may hand in their own.
 
     Every method raises errors from `agent.errors` only: NotFound, Invalid, Conflict, Unavailable.
     Lists are newest first; `before` is an id that the page ends before.

@@ -4,65 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import math
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from agent import __version__
 from agent.agent import CheckStatus
 from agent.carriers import JobCarrier, Mail
-from agent.checks.push import PushOptions, take_reports
 from agent.checks.service import SERVICE
 from agent.clock import Clock
 from agent.config import Config, load_config
 from agent.core.model import (
     Decision,
     Event,
-    Evidence,
     Finding,
     Host,
-    Incident,
     Instant,
     Looked,
     Notice,
     Outcome,
     Reconfigured,
     Reported,
+    Run,
     RunEnded,
     RunState,
     Status,
 )
 from agent.digester import Digester
 from agent.discovery import Discovery, compare, find_proposals
-from agent.drills.conductor import Conductor, Surroundings
-from agent.drills.sight import Eye
+from agent.drills.conductor import Conductor
 from agent.engine import Engine, Listener
 from agent.errors import HostmendError, NotFound
 from agent.feed import Feed
+from agent.herald import Herald
 from agent.host.identity import Identity, hash_id, read_identity
 from agent.host.machine import Machine, open_machine
-from agent.host.memory import Memories, Memory
+from agent.host.memory import Memories
 from agent.host.transition import host_transition
+from agent.loader import Loaded, Loader
+from agent.lookout import describe_check
+from agent.looks import Looks
+from agent.notices import Notices
 from agent.notify.backoff import next_attempt
-from agent.notify.client import validate_routes
-from agent.notify.delivery import Delivery
+from agent.records import Records
 from agent.remedies.catalog import SHIPPED, Catalog
 from agent.remedies.client import Spare, pack_modules, prepare_runtime
-from agent.running import Loaded, Parts, RunningAgent, describe_check
+from agent.routes import Routes
+from agent.running import Parts, RunningAgent
 from agent.selfwatch import Selfwatch
 from agent.settings import Settings
 from agent.store import origin
 from agent.store.history import History
 from agent.store.home import HISTORY, Home, make_private
-from agent.store.state import Listing, State
+from agent.surroundings import make_surroundings
 from agent.tokens import Tokens
-from agent.told import Report
 from agent.triggers import open_triggers
 from agent.watcher import Watcher
 from agent.witness import Witness
@@ -77,9 +78,6 @@ _TEND_EVERY = 10.0
 #: Seconds between prunings of the history, and how long it is kept.
 _PRUNE_EVERY = 3600.0
 _HISTORY_FOR = 30 * 24 * 3600.0
-
-#: Incidents among which a drill looks for its own.
-_RECENT = 100
 
 #: Where an operator's own remedies live, beside the main configuration file.
 _OWN_REMEDIES = "playbooks"
@@ -157,52 +155,37 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         machine.ran = _make_ran(engine, clock)
         machine.repaired = _make_repaired(engine)
         feed = Feed()
+        herald = Herald(feed=feed, clock=clock)
+        records = Records(history=history, writer=history_writer, clock=clock)
+        notices = Notices(engine)
+        problems: dict[str, str] = {}
+
+        async def read() -> Loaded:
+            return await asyncio.to_thread(read_config, settings, clock)
+
+        loader = Loader(loaded, read=read, problems=problems)
 
         def config() -> Config:
-            return agent.loaded.config
+            return loader.config
 
         machine.named = lambda: _name_units(config())
         memories = Memories(history.list_memories())
-        remembered: dict[str, Memory] = {}
-
-        async def look(name: str) -> tuple[Finding, ...]:
-            check = config().checks[name]
-            memory = remembered[name] = memories.open(name)
-            seen = machine.remember(memory)
-            seen.audited = functools.partial(agent.hear_audit, name)
-            return await check.type.look(check.options, seen)
-
-        async def gather(name: str, finding: Finding) -> tuple[Evidence, ...]:
-            check = config().checks.get(name)
-            if check is None:
-                # A reload took it away meanwhile.
-                return ()
-            memory = memories.open(name)
-            return await check.type.gather(check.options, finding, machine.remember(memory))
-
-        async def take(looked: Looked) -> Decision:
-            memory = remembered.pop(looked.check, None)
-            decision = await engine.take(looked)
-            if memory is None or looked.broken:
-                return decision
-            # Only now: what a look was told and nobody decided on must be found again.
-            if changed := memories.keep(looked.check, memory):
-                loop = asyncio.get_running_loop()
-                loop.run_in_executor(history_writer, history.remember, looked.check, changed)
-            return decision
-
-        async def tell(name: str, options: PushOptions, reports: Sequence[Report], by: str) -> None:
-            memory = memories.open(name)
-            take_reports(options, memory, reports, now=clock.now(), by=by)
-            changed = memories.keep(name, memory)
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(history_writer, history.remember, name, changed)
+        looks = Looks(
+            config=config,
+            machine=machine,
+            memories=memories,
+            take=engine.take,
+            keep_audit=records.keep_audit,
+            history=history,
+            writer=history_writer,
+            clock=clock,
+        )
 
         async def transition() -> str:
             return await host_transition(machine)
 
-        watcher = Watcher(look=look, transition=transition, take=take, clock=clock)
-        witness = Witness(gather=gather, history=history, writer=history_writer, clock=clock)
+        watcher = Watcher(look=looks.look, transition=transition, take=looks.take, clock=clock)
+        witness = Witness(gather=looks.gather, history=history, writer=history_writer, clock=clock)
         stack.callback(witness.close)
         spare = Spare(settings.runtime_dir)
         stack.push_async_callback(spare.close)
@@ -224,6 +207,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             origin=hash_id(identity.machine + identity.hardware + state.era),
             clock=clock,
         )
+        routes = Routes(config=config, try_routes=mail.try_routes, problems=problems)
         selfwatch = Selfwatch(
             watcher=watcher,
             engine=engine,
@@ -235,7 +219,11 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
 
         def hear_notice(notice: Notice) -> None:
             selfwatch.hear_notice(notice)
-            agent.hear_notice(notice)
+            notices.hear_notice(notice)
+            herald.hear_notice(notice)
+
+        def hear_run_event(run: Run, event: Mapping[str, Any]) -> None:
+            herald.hear_task(run.id, records.keep_run_event(run.id, event), event)
 
         worker = Worker(
             host=lambda: engine.host,
@@ -245,7 +233,7 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
             deliver=mail,
             next_attempt=next_attempt,
             clock=clock,
-            on_run_event=lambda run, event: agent.hear_run_event(run, event),
+            on_run_event=hear_run_event,
             on_notice=hear_notice,
         )
         triggers = open_triggers(machine, lambda name: watcher.request((name,)))
@@ -255,46 +243,25 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
         async def apply(new: Loaded) -> None:
             await engine.reconfigure(new.config.policy)
             # Before anything looks: a look asks for its check's options.
-            agent.adopt(new)
+            loader.adopt(new)
             await watch(new.config)
             await spare.keep(new.config.warm)
-            await check_routes()
+            await routes.check()
 
         async def watch(new: Config) -> None:
             for name, trigger in triggers.items():
                 await trigger.watch(_watched(new, name))
             watcher.watch(new.policy.checks)
 
-        checking: list[asyncio.Future[None]] = []
-
-        async def check_routes() -> None:
-            while checking:
-                await _end(checking.pop())
-            checking.append(asyncio.ensure_future(_check_routes(config(), agent)))
-
-        async def read() -> Loaded:
-            return await asyncio.to_thread(read_config, settings, clock)
-
-        async def keep_drill(number: int, body: str) -> int:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(
-                history_writer, history.keep_drill, number, clock.now(), body
-            )
-
-        async def list_recent() -> tuple[Incident, ...]:
-            recent = Listing(limit=_RECENT)
-            return await engine.read(lambda state: state.list_incidents(recent))
-
         conductor = Conductor(
             identity=identity,
-            around=Surroundings(
+            around=make_surroundings(
+                engine=engine,
+                config=config,
+                records=records,
                 faults=lambda: find_faults(settings),
-                eyes=lambda: _list_eyes(config()),
-                incidents=list_recent,
-                holds=lambda: {i: f"{h.hold}: {h.detail}" for i, h in engine.last.holds.items()},
-                why_not=lambda: _why_no_drill(engine, clock),
-                keep=keep_drill,
-                tell=lambda text: feed.put(clock.now(), "agent", {"text": text}),
+                tell=herald.tell,
+                clock=clock,
             ),
             clock=clock,
         )
@@ -313,53 +280,54 @@ async def open_agent(settings: Settings) -> AsyncIterator[RunningAgent]:
                 watcher=watcher,
                 worker=worker,
                 witness=witness,
-                history=history,
-                history_writer=history_writer,
+                looks=looks,
+                records=records,
+                loader=loader,
                 machine=machine,
                 feed=feed,
+                herald=herald,
+                notices=notices,
+                routes=routes,
                 tokens=Tokens(state=state, read=engine.read, now=clock.now),
-                clock=clock,
-                tell=tell,
                 conductor=conductor,
                 digester=digester,
+                clock=clock,
             ),
-            loaded=loaded,
-            try_routes=mail.try_routes,
-            find_troubles=lambda: (home.trouble, history.trouble, conductor.trouble),
-            identity=identity,
-            read_config=read,
             apply_config=apply,
             version=__version__,
             host=host_name,
+            identity=identity,
             config_path=str(settings.config),
+            find_troubles=lambda: (home.trouble, history.trouble, conductor.trouble),
+            problems=problems,
         )
         # First: what runs changed must be read anew by the looks that follow.
         engine.listen(_make_forget(machine))
         connect(engine, watcher, worker)
         engine.listen(witness.hear)
-        engine.listen(agent.hear)
+        engine.listen(herald.hear)
+        engine.listen(notices.hear)
         engine.listen(selfwatch.hear)
         engine.listen(_forgetter(jobs))
-        agent.count_due(await engine.read(State.count_due))
+        await notices.take_up()
         await selfwatch.take_up()
         await _take_up(engine, home, doubt)
         worker.start()
-        await agent.take_up_drill()
+        await conductor.take_up(await records.last_drill())
         await engine.take(Reconfigured())
         await spare.keep(loaded.config.warm)
         await watch(loaded.config)
         if not loaded.config.warm:
             packing = asyncio.ensure_future(pack_modules(settings.runtime_dir))
             stack.push_async_callback(_end, packing)
-        await check_routes()
+        await routes.check()
         tending = asyncio.ensure_future(_tend(engine, home, history, history_writer))
         stack.push_async_callback(_end, asyncio.ensure_future(digester.keep_sending()))
         try:
             yield agent
         finally:
             tending.cancel()
-            while checking:
-                await _end(checking.pop())
+            await routes.close()
             await agent.drain()
 
 
@@ -503,43 +471,6 @@ def _make_repaired(engine: Engine) -> Callable[[str], Instant | None]:
     return repaired
 
 
-def _list_eyes(config: Config) -> dict[str, Eye]:
-    """The checks as drills see them."""
-    return {
-        name: Eye(
-            type=check.type.name,
-            names=frozenset(
-                _list_words(
-                    [check.options.model_dump(), *(step.options for step in check.policy.ladder)]
-                )
-            ),
-        )
-        for name, check in config.checks.items()
-    }
-
-
-def _list_words(value: object) -> Iterator[str]:
-    if isinstance(value, str | Path):
-        yield str(value)
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _list_words(part)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for part in value:
-            yield from _list_words(part)
-
-
-def _why_no_drill(engine: Engine, clock: Clock) -> str:
-    """Why nothing would be repaired now, whatever the fault; empty when it would."""
-    host = engine.host
-    if host.doubt is not None:
-        return "this host is not confirmed; say `hostmend confirm`"
-    paused = host.paused
-    if paused is not None and (paused.until is None or clock.now() < paused.until):
-        return f"{paused.by} paused repairs; say `hostmend resume`"
-    return ""
-
-
 def _make_forget(machine: Machine) -> Listener:
     def hear(event: Event, _decision: Decision) -> None:
         if isinstance(event, RunEnded):
@@ -572,25 +503,3 @@ def _forgetter(jobs: JobCarrier) -> Listener:
             jobs.forget(event.run)
 
     return hear
-
-
-async def _check_routes(config: Config, agent: RunningAgent) -> None:
-    """Says early which routes cannot work, long before they are needed."""
-    routes = {
-        name: Delivery(
-            id=name,
-            route=name,
-            url=route.url,
-            url_file=str(route.url_file) if route.url_file else None,
-        )
-        for name, route in config.routes.items()
-    }
-    try:
-        found = await validate_routes(routes)
-        for key in [key for key in agent.problems if key.startswith("route ")]:
-            del agent.problems[key]
-        for name, error in found.items():
-            agent.problems[f"route {name}"] = f"route {name} cannot deliver: {error}"
-            _log.error("route %s cannot deliver: %s", name, error)
-    except HostmendError as error:
-        _log.error("cannot check the routes: %s", error)

@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 #: Seconds between looks at the clock on the wall, which may be set meanwhile.
 _LOOK_EVERY = 20.0
 
+#: What a digest is of where none was ever sent: seconds.
+_DIGEST_FOR = 7 * 86400.0
+
 
 class Digester:
     """Puts digests together, and hands each to the engine when its time has come.
@@ -44,6 +47,13 @@ class Digester:
         self._memories = memories
         self._host = host
         self._started = engine.now()
+
+    async def make_last(self, seconds: Seconds | None = None) -> Digest:
+        """What happened within the last so many seconds; None: since the last digest was sent."""
+        now, told = self._engine.now(), self._engine.host.digested
+        if seconds is None:
+            seconds = _DIGEST_FOR if told is None else now - told
+        return await self.make(now - min(seconds, LONGEST_DIGEST))
 
     async def make(self, since: Instant) -> Digest:
         """What happened from then until now."""

@@ -360,6 +360,12 @@ class Incident:
     def critical(self) -> bool:
         return self.finding.status is Status.CRITICAL
 
+    def count_downtime(self, until: Instant) -> Seconds:
+        """Seconds of failing so far; of one that ended, in all."""
+        if self.failing_since is None:
+            return self.downtime
+        return self.downtime + max(0.0, (self.ended or until) - self.failing_since)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:

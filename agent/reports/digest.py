@@ -226,9 +226,7 @@ def _find_availability(
 def _find_span(incident: Incident, since: Instant, until: Instant) -> tuple[Instant, Instant]:
     """When it failed within that time; the passing in between is taken from its end."""
     begin = max(incident.began, since)
-    failing = incident.downtime
-    if incident.failing_since is not None:
-        failing += max(0.0, (incident.ended or until) - incident.failing_since)
+    failing = incident.count_downtime(until)
     end = min(incident.began + failing, incident.ended or until, until)
     return begin, max(begin, end)
 

@@ -227,6 +227,14 @@ def test_downtime_counts_from_where_the_host_knows_it_to_the_first_pass() -> Non
     assert record_look(again, seen(OK), 135.0, 135.5, ONCE).downtime == 45.0
 
 
+def test_an_incident_that_fails_counts_on_until_now_or_until_it_ended() -> None:
+    failing = incident(failing_since=90.0, downtime=5.0)
+    assert failing.count_downtime(100.0) == 15.0
+    assert failing.count_downtime(80.0) == 5.0, "it began after that"
+    assert replace(failing, ended=95.0).count_downtime(100.0) == 10.0
+    assert replace(failing, failing_since=None).count_downtime(100.0) == 5.0
+
+
 def test_a_moment_of_downtime_counts_as_what_it_was() -> None:
     failing = record_look(incident(State.PENDING, recent=()), seen(), 100.0, 100.5, ONCE)
     assert record_look(failing, seen(OK), 100.25, 100.5, ONCE).downtime == 0.25
