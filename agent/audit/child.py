@@ -13,17 +13,20 @@ import signal
 import sys
 import threading
 
-from agent.audit.service import serve
-
 
 def main() -> None:
     """Carries out one order."""
     # Ctrl-C is for whoever ordered the audit.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)
-    # Nearly all that a crawl makes stays: looking for cycles in it again and again finds none.
+    # Nearly all that is imported and that a crawl makes stays: looking for cycles in it again and
+    # again finds none.
+    gc.disable()
+    from agent.audit.service import serve
+
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
+    gc.enable()
     line = sys.stdin.buffer.readline()
     threading.Thread(target=_watch_lifeline, daemon=True).start()
     code = serve(line, sys.stdout.buffer)

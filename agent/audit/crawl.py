@@ -278,9 +278,12 @@ class Crawl:
             self._left += 1
             self._queue(entry)
 
-    def _queue(self, entry: Entry) -> None:
+    def _queue(self, entry: Entry, *, first: bool = False) -> None:
         lane = self._lanes.find(entry.place)
-        lane.queue.append(entry)
+        if first:
+            lane.queue.appendleft(entry)
+        else:
+            lane.queue.append(entry)
         if lane.working < lane.at_once:
             lane.working += 1
             self._spawn(self._work(lane))
@@ -288,7 +291,8 @@ class Crawl:
     def _queue_later(self, entry: Entry, seconds: Seconds) -> None:
         def queue() -> None:
             self._timers.discard(timer)
-            self._queue(entry)
+            # It has waited already, and may have to wait again while the rest goes on.
+            self._queue(entry, first=True)
 
         timer = self._loop.call_later(seconds, queue)
         self._timers.add(timer)
