@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -237,8 +237,11 @@ async def test_a_broken_certificate_does_not_keep_the_agent_from_its_work(
 
 
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.server.REQUEST_SECONDS", 0.2)
+def hurried() -> Iterator[pytest.MonkeyPatch]:
+    """Little time for each request, until it is undone."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("api.server.REQUEST_SECONDS", 0.4)
+        yield patched
 
 
 SLOW: dict[str, Callable[[int], bytes]] = {
@@ -255,9 +258,8 @@ SLOW: dict[str, Callable[[int], bytes]] = {
 }
 
 
-@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("kind", SLOW)
-async def test_a_client_that_sends_slowly_is_cut_off(web, kind, caplog) -> None:
+async def test_a_client_that_sends_slowly_is_cut_off(web, kind, caplog, hurried) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", web.tcp.base_url.port)
     number = 0
     async with asyncio.timeout(LONG):
@@ -271,6 +273,8 @@ async def test_a_client_that_sends_slowly_is_cut_off(web, kind, caplog) -> None:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+        # On a machine that has much else to do this client may be slow as well.
+        hurried.undo()
         assert (await web.tcp.get("/healthz")).status_code == 200
     assert not [r for r in caplog.records if r.levelname == "ERROR"]
 
@@ -285,7 +289,7 @@ async def test_a_long_answer_is_not_cut_off(web) -> None:
     ):
         lines = stream.aiter_lines()
         await anext(lines)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
         reader = asyncio.create_task(anext(lines))
         while not reader.done():
             await web.agent.happen("look", number=1)
