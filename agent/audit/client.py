@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sys
-import sysconfig
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import agent
 from agent.audit.order import Order, write_order
 from agent.audit.result import Audit, AuditReader
 from agent.core.model import Seconds
 from agent.errors import Unavailable
+from agent.host.child import FAREWELL, hand_over, kill_group, make_environment, see_end
 from agent.host.processes import reap_strays
 
 COMMAND = (sys.executable, "-P", "-m", "agent.audit.child")
@@ -32,8 +28,6 @@ PASSED_ON = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "TZ"})
 _LONGEST_ROW = 1024 * 1024
 #: Seconds beyond the plan's own time, after which the child counts as hung.
 _GRACE = 15.0
-#: Seconds that a killed child gets to be gone.
-_FAREWELL = 5.0
 #: Characters of what a broken child said last that are repeated.
 _LAST_WORDS = 500
 
@@ -59,7 +53,7 @@ async def order_audit(
             stdout=PIPE,
             stderr=PIPE,
             limit=_LONGEST_ROW,
-            env=make_environment(),
+            env=make_environment(PASSED_ON),
             cwd="/",
             start_new_session=True,
         )
@@ -69,7 +63,7 @@ async def order_audit(
     words = asyncio.ensure_future(_read_last_words(process))
     try:
         async with asyncio.timeout(order.plan.seconds + grace):
-            await _hand_over(process, order)
+            await hand_over(process, write_order(order))
             await _read_rows(process, reader, on_progress)
     except TimeoutError as error:
         seconds = order.plan.seconds + grace
@@ -77,25 +71,17 @@ async def order_audit(
             f"cannot audit the site: the child that does it hung, and was ended after {seconds:g} s"
         ) from error
     finally:
-        _kill(process)
-        code = await _ending(process)
+        kill_group(process)
+        code = await see_end(process)
         # What it had started comes back to the agent, which adopts orphans.
         reap_strays()
         if not words.done():
-            await asyncio.wait({words}, timeout=_FAREWELL)
+            await asyncio.wait({words}, timeout=FAREWELL)
             words.cancel()
     if reader.audit is None:
         said = words.result() if words.done() and not words.cancelled() else ""
         raise Unavailable(f"cannot audit the site: the child that does it ended ({code}){said}")
     return reader.audit
-
-
-async def _hand_over(process: Process, order: Order) -> None:
-    assert process.stdin is not None  # noqa: S101 - asked for above
-    process.stdin.write(write_order(order))
-    # Left open: its end tells the child that nobody waits.
-    with suppress(ConnectionError):
-        await process.stdin.drain()
 
 
 async def _read_rows(process: Process, reader: AuditReader, on_progress: Progress) -> None:
@@ -136,33 +122,3 @@ async def _read_last_words(process: Process) -> str:
         last = (last + part)[-_LAST_WORDS * 4 :]
     lines = last.decode("utf-8", "replace").strip().splitlines()
     return f": {lines[-1][:_LAST_WORDS]}" if lines else ""
-
-
-def _kill(process: Process) -> None:
-    """End the child at once."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-async def _ending(process: Process) -> str:
-    """Wait until the child is gone, and say how it went."""
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        async with asyncio.timeout(_FAREWELL):
-            code = await process.wait()
-    except TimeoutError:
-        return "it does not end"
-    return f"signal {-code}" if code < 0 else f"status {code}"
-
-
-def make_environment() -> dict[str, str]:
-    """All that the child is told of this host."""
-    passed_on = {name: value for name, value in os.environ.items() if name in PASSED_ON}
-    own = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
-    # A checkout is not on the path of its interpreter; an installed package is.
-    source = Path(agent.__file__).resolve().parent.parent
-    if source != Path(sysconfig.get_path("purelib")).resolve():
-        own["PYTHONPATH"] = str(source)
-    return {**passed_on, **own}

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
-import sysconfig
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
-import agent
+from agent.host.child import FAREWELL, hand_over, kill_group, make_environment, see_end
 from agent.host.processes import reap_strays
 from agent.notify.delivery import (
     Batch,
@@ -30,8 +26,6 @@ PASSED_ON = frozenset(
     | {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
     | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "TZ"}
 )
-#: Seconds that a killed sender gets to be gone. It is always enough, unless the kernel is stuck.
-FAREWELL = 5.0
 
 
 async def deliver(
@@ -97,7 +91,7 @@ async def _converse(
             stdout=asyncio.subprocess.PIPE,
             # Apprise's own words may hold secrets; what matters comes with the results.
             stderr=asyncio.subprocess.DEVNULL,
-            env=_environment(),
+            env=make_environment(PASSED_ON),
             cwd="/",
             start_new_session=True,
         )
@@ -111,19 +105,19 @@ async def _converse(
         try:
             deadline = asyncio.get_running_loop().time() + timeout
             async with asyncio.timeout_at(deadline):
-                await _hand_over(process, Batch(deliveries=tuple(batch), limit=limit))
+                await hand_over(process, encode_batch(Batch(deliveries=tuple(batch), limit=limit)))
             await _read_results(process, settle, deadline)
-            why = f"the sender ended early ({await _ending(process)})"
+            why = f"the sender ended early ({await see_end(process)})"
         except TimeoutError:
             why = f"the sender was ended after {timeout:g} s"
-            _kill(process)
+            kill_group(process)
             # What it had said before that still counts.
             with suppress(TimeoutError):
                 farewell = asyncio.get_running_loop().time() + FAREWELL
                 await _read_results(process, settle, farewell)
     finally:
-        _kill(process)
-        await _ending(process)
+        kill_group(process)
+        await see_end(process)
         # What it had started comes back to the agent, which adopts orphans.
         reap_strays()
     for result in results_for(list(left.values()), retry=True, error=f"no result: {why}"):
@@ -150,14 +144,6 @@ class _Settle:
             await self._on_result(result)
 
 
-async def _hand_over(process: Process, batch: Batch) -> None:
-    assert process.stdin is not None  # noqa: S101 - asked for above
-    process.stdin.write(encode_batch(batch))
-    # Left open: its end tells the sender that the agent is gone.
-    with suppress(ConnectionError):
-        await process.stdin.drain()
-
-
 async def _read_results(process: Process, settle: _Settle, deadline: float) -> None:
     """Settle every line until the sender closes its output. Raises TimeoutError at `deadline`."""
     assert process.stdout is not None  # noqa: S101 - asked for above
@@ -172,32 +158,3 @@ async def _read_results(process: Process, settle: _Settle, deadline: float) -> N
         if not line:
             return
         await settle(line)
-
-
-def _kill(process: Process) -> None:
-    """End the sender and whatever it started, at once: they are one process group."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-async def _ending(process: Process) -> str:
-    """Wait until the sender is gone, and say how it went."""
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        async with asyncio.timeout(FAREWELL):
-            code = await process.wait()
-    except TimeoutError:
-        return "it does not end"
-    return f"signal {-code}" if code < 0 else f"status {code}"
-
-
-def _environment() -> dict[str, str]:
-    passed_on = {name: value for name, value in os.environ.items() if name in PASSED_ON}
-    own = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
-    # A checkout is not on the path of its interpreter; an installed package is.
-    source = Path(agent.__file__).resolve().parent.parent
-    if source != Path(sysconfig.get_path("purelib")).resolve():
-        own["PYTHONPATH"] = str(source)
-    return {**passed_on, **own}

@@ -18,6 +18,7 @@ from agent.audit.order import Order, read_order, write_order
 from agent.audit.plan import Known, Rule
 from agent.audit.readers import BIG
 from agent.errors import Conflict, Invalid, Unavailable
+from agent.host.child import make_environment
 from agent.host.processes import find_descendants, read_processes
 
 
@@ -128,7 +129,7 @@ async def test_a_child_ends_with_whoever_ordered_it(serve: Serve) -> None:
     site = await serve({"/": big_page(["/hang"]), "/hang": hang})
     order = write_order(Order(plan=make_plan(site.url)))
     process = await asyncio.create_subprocess_exec(
-        *client.COMMAND, stdin=-1, stdout=-1, env=client.make_environment(), start_new_session=True
+        *client.COMMAND, stdin=-1, stdout=-1, env=make_environment(()), start_new_session=True
     )
     assert process.stdin is not None
     process.stdin.write(order)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +12,6 @@ import psutil
 import pytest
 
 import agent
-from agent.notify import client
 from agent.notify.client import deliver, validate_routes, validate_url
 from agent.notify.delivery import Batch, Delivery, DeliveryResult, encode_batch
 
@@ -260,10 +258,3 @@ async def test_routes_are_validated_together(tmp_path, webhook):
     assert errors["half"].startswith("cannot use nonsense://…: Apprise knows no such service")
     assert "No such file" in errors["missing"]
     assert "Tok3n" not in "".join(errors.values())
-
-
-def test_a_checkout_is_on_the_senders_path_and_an_installed_package_is_not(monkeypatch):
-    source = Path(agent.__file__).resolve().parent.parent
-    assert client._environment()["PYTHONPATH"] == str(source)
-    monkeypatch.setattr(client.sysconfig, "get_path", lambda name: os.fspath(source))
-    assert "PYTHONPATH" not in client._environment()
