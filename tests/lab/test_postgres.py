@@ -384,6 +384,8 @@ def test_a_crash_is_told_after_the_recovery_and_for_a_while_only(host: Lab) -> N
             recovered = await watcher.until(lambda found: seen.append(found) or (
                 (of(found, "start") or {}).get("status") == "warning"))
             during = sorted({f["status"] for found in seen for f in found})
+            # The time over which it is told must have passed.
+            await asyncio.sleep(0.2)
             short = await watch(machine, recovered_for="100ms").look()
             sh(f"systemctl restart {UNIT}")
             whole = await watcher.until(fine)

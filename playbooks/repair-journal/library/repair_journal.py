@@ -15,10 +15,10 @@ import secrets
 import shutil
 import socket
 import stat
-import subprocess
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.commands import NeedsHumanError, run
 
 #: Longest that one file may be verified, and one other command take, in seconds.
 VERIFY_LIMIT, TIME_LIMIT = 120, 30
@@ -29,32 +29,6 @@ PATIENCE = 20
 JOURNALD = "systemd-journald.service"
 #: What hostmend's own checks leave out of what they count.
 CANARY = "hostmend canary "
-
-
-class NeedsHumanError(Exception):
-    """Why it is not done, with what a human would do."""
-
-
-def run(argv, limit=TIME_LIMIT):
-    """Exit code and everything that was printed. Raises NeedsHumanError where it takes too long."""
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limit,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-            check=False,
-        )
-    except FileNotFoundError:
-        raise NeedsHumanError(f"there is no {argv[0]} on this host") from None
-    except subprocess.TimeoutExpired:
-        raise NeedsHumanError(
-            f"{' '.join(argv)} took longer than {limit} s: the disk may be dying, see "
-            "journalctl -k -p err"
-        ) from None
-    return done.returncode, done.stdout.decode(errors="replace")
 
 
 def find_fault(path):
@@ -116,7 +90,7 @@ class Journal:
             raise NeedsHumanError(
                 f"this host keeps no journal in {self.place}: see journalctl --header"
             )
-        code, printed = run(["systemctl", "is-active", JOURNALD])
+        code, printed = run(["systemctl", "is-active", JOURNALD], TIME_LIMIT)
         if code != 0:
             raise NeedsHumanError(
                 f"{JOURNALD} is {printed.strip()}, and whoever starts it must see why it is down: "
@@ -141,7 +115,7 @@ class Journal:
 
     def rotate(self):
         """Has journald close its corrupt file and begin another."""
-        code, printed = run(["journalctl", "--rotate"])
+        code, printed = run(["journalctl", "--rotate"], TIME_LIMIT)
         if code != 0:
             raise NeedsHumanError(
                 f"journalctl --rotate fails, so nothing was set aside: {printed.strip()[-300:]}"
@@ -196,7 +170,7 @@ def send_canary():
         ) from None
     until = time.monotonic() + PATIENCE
     ask = ["journalctl", "--quiet", "--identifier=hostmend", "--since=-2min", "--output=cat"]
-    while text not in run(ask)[1]:
+    while text not in run(ask, TIME_LIMIT)[1]:
         if time.monotonic() > until:
             raise NeedsHumanError(
                 f"a line to the journal did not arrive within {PATIENCE} s: "

@@ -17,10 +17,10 @@ import os
 import re
 import shlex
 import stat
-import subprocess
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.commands import NeedsHumanError, run
 
 #: Longest that a dry run, and a rotation, may take, in seconds.
 DRY_LIMIT, ROTATION_LIMIT = 60, 420
@@ -36,31 +36,6 @@ INSECURE = re.compile(
 #: What follows from the others.
 ECHO = re.compile(r"error: found error in (?:file )?\S+.*skipping")
 ROOM = 64 * 1024
-
-
-class NeedsHumanError(Exception):
-    """Why it is not done, with what a human would do."""
-
-
-def run(argv, limit):
-    """Exit code and everything that was printed."""
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limit,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-            check=False,
-        )
-    except FileNotFoundError:
-        raise NeedsHumanError(f"there is no {argv[0]} on this host") from None
-    except subprocess.TimeoutExpired:
-        raise NeedsHumanError(
-            f"{' '.join(argv)} took longer than {limit} s: see what it does, ps -ef --forest"
-        ) from None
-    return done.returncode, done.stdout.decode(errors="replace")
 
 
 def ask(unit, what):

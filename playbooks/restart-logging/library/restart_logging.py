@@ -18,10 +18,10 @@ import secrets
 import shutil
 import socket
 import stat
-import subprocess
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.commands import NeedsHumanError, run
 
 SOCKET = "/dev/log"
 #: What hostmend's own checks leave out of what they count.
@@ -39,32 +39,8 @@ GET_FLAGS, IMMUTABLE = 0x80086601, 0x10
 MOST = 16 * 2**20
 
 
-class NeedsHumanError(Exception):
-    """Why it is not done, with what a human would do."""
-
-
-def run(argv, limit=TIME_LIMIT):
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limit,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-            check=False,
-        )
-    except FileNotFoundError:
-        raise NeedsHumanError(f"there is no {argv[0]} on this host") from None
-    except subprocess.TimeoutExpired:
-        raise NeedsHumanError(
-            f"{' '.join(argv)} took longer than {limit} s: see systemctl list-jobs"
-        ) from None
-    return done.returncode, done.stdout.decode(errors="replace")
-
-
 def ask(unit, what):
-    return run(["systemctl", "show", "--value", f"--property={what}", unit])[1].strip()
+    return run(["systemctl", "show", "--value", f"--property={what}", unit], TIME_LIMIT)[1].strip()
 
 
 def send_line(text):
@@ -192,7 +168,7 @@ def check_configuration(unit):
     argv = VALIDATIONS.get(unit)
     if argv is None or shutil.which(argv[0]) is None:
         return
-    code, printed = run(argv)
+    code, printed = run(argv, TIME_LIMIT)
     if code != 0:
         words = [line for line in printed.splitlines() if "error" in line.lower()]
         raise NeedsHumanError(
@@ -220,7 +196,9 @@ def restart_logger(given, preview):
     code, _ = run(["systemctl", "restart", unit], RESTART_LIMIT)
     why_not = prove(arrived, given["patience"]) if code == 0 else "it could not be started"
     if why_not:
-        said = run(["journalctl", "--quiet", "--output=cat", "--lines=3", f"--unit={unit}"])[1]
+        said = run(
+            ["journalctl", "--quiet", "--output=cat", "--lines=3", f"--unit={unit}"], TIME_LIMIT
+        )[1]
         raise NeedsHumanError(
             f"{unit} was restarted, and all the same {path} gets no line: {why_not}; "
             f"journalctl -u {unit} -n 20; it said last: {said.strip()[-300:]}"
@@ -233,7 +211,7 @@ def restart_logger(given, preview):
 
 def stands_in_journal(text):
     argv = ["journalctl", "--quiet", "--identifier=hostmend", "--since=-3min", "--output=cat"]
-    return text in run(argv)[1]
+    return text in run(argv, TIME_LIMIT)[1]
 
 
 def start_journald(given, preview):
@@ -256,7 +234,7 @@ def start_journald(given, preview):
         raise NeedsHumanError(
             f"{JOURNALD} is masked, by somebody who wants it down: systemctl unmask {JOURNALD}"
         )
-    run(["systemctl", "reset-failed", JOURNALD])
+    run(["systemctl", "reset-failed", JOURNALD], TIME_LIMIT)
     code, printed = run(["systemctl", "start", *JOURNALD_UNITS], RESTART_LIMIT)
     why_not = prove(stands_in_journal, given["patience"]) if code == 0 else printed.strip()[-300:]
     if why_not:
