@@ -24,9 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "lab")]
 
 from lab_agent import LabAgent  # noqa: E402
 
-from agent.lab import Lab  # noqa: E402
-
-AGENT_PYTHON = "/opt/hostmend/bin/python"
+from agent.lab import PYTHON, Lab  # noqa: E402
 
 #: Runs inside the host: PSS in bytes and processor time in seconds of some processes.
 COUNT = """
@@ -75,7 +73,7 @@ asyncio.run(main(sys.argv[1:]))
 BARE = """
 import subprocess, sys
 child = subprocess.Popen(
-    ['/opt/hostmend/bin/python', '-c', 'print(1, flush=True); input()'],
+    [sys.argv[1], '-c', 'print(1, flush=True); input()'],
     stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 child.stdout.readline()
 for line in open(f'/proc/{child.pid}/smaps_rollup'):
@@ -108,12 +106,12 @@ def main() -> None:
         units = [f"idle@{n}.service" for n in range(given.checks)]
         lab.run(["systemctl", "start", *units])
         agent.start()
-        lab.run(["systemd-run", "-q", "-u", "bare", AGENT_PYTHON, "-c", WATCHER, *units])
+        lab.run(["systemd-run", "-q", "-u", "bare", PYTHON, "-c", WATCHER, *units])
         lab.run(["sleep", "15"])
         before = {unit: count_processes(lab, unit) for unit in ("hostmend", "bare")}
         lab.run(["sleep", str(given.seconds)], timeout=given.seconds + 30)
         after = {unit: count_processes(lab, unit) for unit in ("hostmend", "bare")}
-        bare = int(lab.run(["python3", "-c", BARE]).stdout)
+        bare = int(lab.run(["python3", "-c", BARE, PYTHON]).stdout)
     memory = sum(pss for _, pss, _ in after["hostmend"])
     spent, peer = (
         sum(cpu for _, _, cpu in after[unit]) - sum(cpu for _, _, cpu in before[unit])

@@ -25,7 +25,7 @@ from footprint import count_processes  # noqa: E402
 from lab_agent import LabAgent  # noqa: E402
 
 from agent.checks import CHECKS  # noqa: E402
-from agent.lab import Lab  # noqa: E402
+from agent.lab import PYTHON, Lab  # noqa: E402
 
 UNITS = 200
 
@@ -127,7 +127,7 @@ def print_costs(lab: Lab, kinds: Mapping[str, tuple[int, Callable[[int], str]]])
     for name, (_, options) in kinds.items():
         node = parse_document(f"{{{options(0)}}}", "options")
         written[name] = node.plain() if node else {}
-    done = lab.run(["/opt/hostmend/bin/python", "-c", COST, json.dumps(written)], timeout=120)
+    done = lab.run([PYTHON, "-c", COST, json.dumps(written)], timeout=120)
     rows = dict(line.split() for line in done.stdout.splitlines())
     least = float(rows.pop("least"))
     print("processor time of one look")

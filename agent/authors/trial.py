@@ -21,7 +21,7 @@ from ruamel.yaml.error import YAMLError
 
 from agent.core.model import Changes, Seconds
 from agent.errors import HostmendError, RemedyError
-from agent.lab import Lab
+from agent.lab import BIN, Lab
 from agent.remedies.catalog import Catalog
 from agent.remedies.description import Remedy
 
@@ -29,7 +29,6 @@ from agent.remedies.description import Remedy
 _HOME = "/etc/hostmend/playbooks"
 _CONFIG = "/etc/hostmend/hostmend.yml"
 _SOCKET = "/run/hostmend/hostmend.sock"
-_BIN = "/opt/hostmend/bin"
 #: Seconds that one of the test's own playbooks, or the agent's start, may take.
 _PATIENCE = 300.0
 _POLL = 0.3
@@ -135,7 +134,7 @@ class _Trial:
     def _play(self, name: str, *, fails: bool = False) -> bool:
         """Play one of the test's playbooks: whether it went well. With `fails` it need not."""
         page = f"{_HOME}/{self._remedy.name}/test/{name}.yml"
-        argv = [f"{_BIN}/ansible-playbook", "-i", "localhost,", page]
+        argv = [f"{BIN}/ansible-playbook", "-i", "localhost,", page]
         try:
             done = self._lab.run(argv, check=False, timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -148,7 +147,7 @@ class _Trial:
         # As deploy/hostmend.service has it, as far as it matters here.
         unit = ["systemd-run", "--quiet", "--unit=hostmend", "--property=KillMode=process"]
         unit += ["--property=Delegate=pids", "--property=UMask=0027"]
-        self._lab.run([*unit, f"{_BIN}/hostmend", "run"])
+        self._lab.run([*unit, f"{BIN}/hostmend", "run"])
         self._wait(self._answers, "the agent to answer")
         self._say("the agent watches")
 
@@ -199,7 +198,7 @@ class _Trial:
 
     def _order(self, how: str, *, unchanged: bool = False) -> None:
         """Run it as an operator would. With `unchanged` it must change nothing."""
-        argv = [f"{_BIN}/hostmend", "remedy", "run", self._remedy.name, "--json"]
+        argv = [f"{BIN}/hostmend", "remedy", "run", self._remedy.name, "--json"]
         for name, value in self._options.items():
             argv += ["-o", f"{name}={json.dumps(value)}"]
         done = self._lab.run(argv, check=False, timeout=self._remedy.timeout + _PATIENCE)

@@ -25,7 +25,7 @@ KILLS_FOR: Seconds = 1800.0
 _MOST_RESTARTS = 1000
 RESTARTS_FOR: Seconds = 32 * 86400.0
 _RESTARTED = "restarted"
-#: The measurement that counts them.
+#: The measurement of processes that were killed for want of memory.
 KILLS = "oom_kills_count"
 
 
@@ -116,9 +116,7 @@ def see_wear(
 
     `repaired`: when the last run for it ended.
     """
-    history: History | None = memory.notes.get("service.history")
-    if history is None:
-        history = memory.notes["service.history"] = History.recall(memory)
+    history = _open_history(memory)
     kills = count_group_kills(state.control_group) if state.control_group else None
     if history.see(state, kills, now):
         history.remember(memory, now)
@@ -142,8 +140,15 @@ def see_wear(
 
 def is_worn(memory: Memory) -> bool:
     """Whether earlier looks saw a restart or a kill, which a limit may count with time."""
+    history = _open_history(memory)
+    return bool(history.restarted) or history.killed_at is not None
+
+
+def _open_history(memory: Memory) -> History:
     history: History | None = memory.notes.get("service.history")
-    return history is not None and bool(history.restarted or history.killed_at)
+    if history is None:
+        history = memory.notes["service.history"] = History.recall(memory)
+    return history
 
 
 def _find_wear(

@@ -11,6 +11,19 @@ carries the owner's process number and start time.
 from agent.lab.host import Lab, LabProcess
 from agent.lab.machine import default_cache, missing_for_lab
 from agent.lab.remains import sweep
-from agent.lab.tree import build
+from agent.lab.tree import VENV, build
 
-__all__ = ["Lab", "LabProcess", "build", "default_cache", "missing_for_lab", "sweep"]
+#: Where a host has hostmend's programs, and its own Python.
+BIN = f"/{VENV}/bin"
+PYTHON = f"{BIN}/python"
+
+__all__ = [
+    "BIN",
+    "PYTHON",
+    "Lab",
+    "LabProcess",
+    "build",
+    "default_cache",
+    "missing_for_lab",
+    "sweep",
+]

@@ -6,9 +6,7 @@ import json
 import textwrap
 from typing import Any
 
-from agent.lab import Lab
-
-PYTHON = "/opt/hostmend/bin/python"
+from agent.lab import PYTHON, Lab
 
 #: What every program begins with. Waiting has a generous limit and measures nothing.
 PRELUDE = '''

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from agent.lab import Lab
-
-PYTHON = "/opt/hostmend/bin/python"
+from agent.lab import PYTHON, Lab
 
 #: Looks at a check for each line that it reads, and prints what it found.
 LOOKER = """

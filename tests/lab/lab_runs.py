@@ -6,10 +6,9 @@ import json
 from itertools import count
 from typing import Any
 
-from agent.lab import Lab
+from agent.lab import BIN, PYTHON, Lab
 
-PYTHON = "/opt/hostmend/bin/python"
-PLAYBOOK = "/opt/hostmend/bin/ansible-playbook"
+PLAYBOOK = f"{BIN}/ansible-playbook"
 #: Gone with `rm -rf` once nobody runs anything there.
 RUNTIME = "/run/hostmend-test"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lab_agent import LabAgent
 
-from agent.lab import Lab
+from agent.lab import PYTHON, Lab
 
 SOCKET = "/run/podman/podman.sock"
 CONFIGURATION = """\
@@ -172,5 +172,5 @@ def test_real_containers_are_proposed(agent: LabAgent) -> None:
         "    print(found[0].why)\n"
         "asyncio.run(main())\n"
     )
-    said = agent.lab.run(["/opt/hostmend/bin/python", "-c", program]).stdout.strip()
+    said = agent.lab.run([PYTHON, "-c", program]).stdout.strip()
     assert said == f"the engine at {SOCKET} has good, loops, sick"

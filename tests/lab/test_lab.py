@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 import agent.errors
-from agent.lab import Lab
+from agent.lab import PYTHON, Lab
 
-PYTHON = "/opt/hostmend/bin/python"
 GET = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1/"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from authority import Authority, make_authority
 from lab_agent import LabAgent
 
-from agent.lab import Lab
+from agent.lab import PYTHON, Lab
 
 CONFIGURATION = """\
 version: 1
@@ -180,7 +180,7 @@ def test_what_listens_is_proposed(agent: LabAgent) -> None:
         "    print(json.dumps([[p.name, p.why] for p in found]))\n"
         "asyncio.run(main())\n",
     )
-    found = dict(json.loads(agent.lab.run(["/opt/hostmend/bin/python", program]).stdout))
+    found = dict(json.loads(agent.lab.run([PYTHON, program]).stdout))
     assert found["ssh"] == "sshd listens on 0.0.0.0:22"
     assert found["redis"] == "redis-server listens on 127.0.0.1:6379"
     assert set(found) >= {"ssh", "redis", "imap", "pop3", "smtp"}

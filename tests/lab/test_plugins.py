@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lab_agent import LabAgent
 
-from agent.lab import Lab
+from agent.lab import PYTHON, Lab
 
 PLUGINS = "/usr/lib/nagios/plugins"
 CONFIGURATION = f"""\
@@ -124,9 +124,7 @@ def test_a_plugin_that_cannot_be_ended_is_told_and_not_joined_by_others(agent: L
         "asyncio.run(main())\n"
     )
     thawed = False
-    with lab.popen(
-        ["/opt/hostmend/bin/python", "-c", program], stdin=-1, stdout=-1, text=True
-    ) as looking:
+    with lab.popen([PYTHON, "-c", program], stdin=-1, stdout=-1, text=True) as looking:
         try:
             first, second, third = (json.loads(looking.stdout.readline()) for _ in range(3))
             lab.run(["fsfreeze", "--unfreeze", "/frozen"])

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from agent.lab import Lab
+from agent.lab import PYTHON, Lab
 
-PYTHON = "/opt/hostmend/bin/python"
 #: What every program begins with. Waiting has a generous limit and measures nothing.
 PRELUDE = '''
 import asyncio, json, os, signal, subprocess, sys, time
